@@ -1,0 +1,229 @@
+"""Model and training-state files: safetensors with a JSON header, checked before use.
+
+Any safetensors reader opens them. The header is the metadata entry "jaxnn", JSON text:
+
+    {"format": 1, "kind": "model", "sha256": ..., "spec": {...}, "training": {...},
+     "data": {...}, "metrics": {...}}
+
+"sha256" is the digest of the whole file with these 64 digits as zeros, so that any damaged bit
+is noticed, in the numbers or in the header. Nothing in a file depends on the clock: the same
+training gives the same bytes.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from jaxnn import models
+from jaxnn.errors import CheckpointError, ConfigError
+from jaxnn.files import write_aside
+from jaxnn.models import Spec
+
+FORMAT = 1
+MAX_BYTES = 2**31
+SHIPPED = Path(__file__).parent / "shipped" / "mlp.safetensors"
+_KEY = "jaxnn"
+_ZEROS = "0" * 64
+
+
+class ModelFile(NamedTuple):
+    """A model as it lies on disk."""
+
+    params: Any  # the family's tree, of NumPy arrays
+    spec: Spec
+    training: dict[str, Any]  # the settings that made it, as plain values
+    data: dict[str, Any]  # what it was trained on: name, checksum, counts
+    metrics: dict[str, float]
+    digest: str  # SHA-256 of the file, 64 hex digits
+
+
+class Contents(NamedTuple):
+    """A checked file: the header, and arrays not yet fitted to a tree."""
+
+    header: dict[str, Any]
+    tensors: dict[str, np.ndarray]
+    digest: str  # SHA-256 of the file, 64 hex digits
+
+
+def save(
+    path: str | os.PathLike[str],
+    params: Any,
+    spec: Spec = Spec(),  # noqa: B008 - a Spec is a tuple
+    *,
+    training: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    metrics: dict[str, float] | None = None,
+) -> None:
+    """Writes a model file, aside and then renamed into place.
+
+    Args:
+      path: the file, by custom `*.safetensors`; its folder is made.
+      params: the tree of arrays that `models.build(spec).init` makes.
+      spec: what network the parameters belong to.
+      training: settings that made it; plain JSON values.
+      data: what it was trained on; plain JSON values.
+      metrics: figures measured on it.
+
+    Raises:
+      CheckpointError: params do not fit the spec, or hold NaN or infinity.
+      RunError: the file could not be written.
+    """
+    header = {
+        "spec": spec._asdict(),
+        "training": training or {},
+        "data": data or {},
+        "metrics": metrics or {},
+    }
+    tensors = _flatten(params)
+    _fit(tensors, _template(spec), Path(path))
+    write(path, "model", tensors, header)
+
+
+def load(path: str | os.PathLike[str]) -> ModelFile:
+    """Reads a model file and checks all of it: bytes, format, spec, names, shapes and dtypes.
+
+    Raises:
+      CheckpointError: missing, truncated, damaged, foreign, or from a later version.
+    """
+    contents = read(path, "model")
+    spec = _spec(contents.header.get("spec"), Path(path))
+    sections = [contents.header.get(name) for name in ("training", "data", "metrics")]
+    if not all(isinstance(section, dict) for section in sections):
+        raise CheckpointError(f"{path} has a header without training, data or metrics")
+    params = _fit(contents.tensors, _template(spec), Path(path))
+    training, data, metrics = sections
+    return ModelFile(params, spec, training, data, metrics, contents.digest)  # type: ignore[arg-type]
+
+
+def write(path: str | os.PathLike[str], kind: str, tree: Any, header: dict[str, Any]) -> None:
+    """Writes any tree of arrays with a header of plain values; `read` and `restore` undo it."""
+
+    def encoded(digest: str) -> bytes:
+        full = {"format": FORMAT, "kind": kind, "sha256": digest, **header}
+        # One metadata entry only: safetensors does not keep the order of several.
+        return safetensors.numpy.save(
+            _flatten(tree), metadata={_KEY: json.dumps(full, sort_keys=True)}
+        )
+
+    digest = hashlib.sha256(encoded(_ZEROS)).hexdigest()
+    write_aside(Path(path), encoded(digest))
+
+
+def read(path: str | os.PathLike[str], kind: str) -> Contents:
+    """Reads and checks a file that `write` made; `kind` is what it has to be.
+
+    Raises:
+      CheckpointError: missing, truncated, damaged, foreign, of another kind, or from a later
+        version.
+    """
+    path = Path(path)
+    blob = _bytes(path)
+    try:
+        # The library checks the layout; metadata it hands out for files only, so it is read here.
+        tensors = safetensors.numpy.load(blob)
+        length = int.from_bytes(blob[:8], "little")
+        metadata = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path} is not a whole safetensors file: it is truncated, damaged or something else; "
+            "take another copy or train the model again"
+        ) from error
+    if _KEY not in metadata:
+        raise CheckpointError(
+            f"{path} is a safetensors file of another program: it has no {_KEY!r} header"
+        )
+    header = _header(metadata[_KEY], path)
+    digest = header["sha256"]
+    if hashlib.sha256(blob.replace(digest.encode(), _ZEROS.encode(), 1)).hexdigest() != digest:
+        raise CheckpointError(
+            f"{path} is damaged: its bytes do not have the checksum {digest[:12]}... that its "
+            "header names; take another copy or train the model again"
+        )
+    if header.get("kind") != kind:
+        raise CheckpointError(f"{path} holds a {header.get('kind')}, expected a {kind}")
+    return Contents(header, tensors, hashlib.sha256(blob).hexdigest())
+
+
+def restore(contents: Contents, like: Any, path: str | os.PathLike[str]) -> Any:
+    """The arrays as a tree like `like`, whose leaves need only a shape and a dtype.
+
+    Raises:
+      CheckpointError: a name, shape or dtype differs.
+    """
+    return _fit(contents.tensors, like, Path(path))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{path} has {size:,} bytes, more than a model's {MAX_BYTES:,}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist: name a model file") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} could not be read: {error.strerror}") from error
+
+
+def _header(text: str, path: Path) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+        version, digest = header["format"], header["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: its header cannot be read") from error
+    if not isinstance(version, int) or version > FORMAT:
+        raise CheckpointError(
+            f"{path} has format version {version}, this jaxnn reads up to {FORMAT}: upgrade jaxnn"
+        )
+    if not isinstance(digest, str) or len(digest) != 64:
+        raise CheckpointError(f"{path} is damaged: its header has no checksum")
+    return header
+
+
+def _spec(fields: Any, path: Path) -> Spec:
+    try:
+        sizes = tuple(int(size) for size in fields["sizes"])
+        spec = Spec(**{**fields, "sizes": sizes})
+        models.build(spec)
+    except (TypeError, KeyError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"{path} names a network that this jaxnn cannot build") from error
+    return spec
+
+
+def _template(spec: Spec) -> Any:
+    return jax.eval_shape(models.build(spec).init, jax.random.key(0))
+
+
+def _flatten(tree: Any) -> dict[str, Any]:
+    """Leaves by name, such as 0.weights; array leaves as NumPy arrays."""
+    return {
+        jax.tree_util.keystr(where, simple=True, separator="."): (
+            leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf, order="C")
+        )
+        for where, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _fit(tensors: dict[str, np.ndarray], like: Any, path: Path) -> Any:
+    expected = _flatten(like)
+    if expected.keys() != tensors.keys():
+        raise CheckpointError(
+            f"{path} holds the arrays {', '.join(sorted(tensors))}, "
+            f"expected {', '.join(sorted(expected))}"
+        )
+    for name, leaf in expected.items():
+        found = tensors[name]
+        if found.shape != leaf.shape or found.dtype != leaf.dtype:
+            raise CheckpointError(
+                f"{path}: {name} is {found.dtype} {found.shape}, expected {leaf.dtype} {leaf.shape}"
+            )
+        if not np.all(np.isfinite(found)):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity: train the model again")
+    return jax.tree.unflatten(jax.tree.structure(like), [tensors[name] for name in expected])

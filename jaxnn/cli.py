@@ -1,0 +1,70 @@
+"""The command `jaxnn`: parses, runs one command, turns errors into a sentence and an exit code.
+
+Exit codes: 0 done, 1 the input was good but the run failed, 2 bad input. Commands import what
+they need when they run, so that help is instant.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Union
+
+import tyro
+
+from jaxnn.commands.classify import Classify
+from jaxnn.commands.data import Data
+from jaxnn.commands.demo import Demo
+from jaxnn.commands.evaluate import Eval
+from jaxnn.commands.info import Info
+from jaxnn.commands.serve import Serve
+from jaxnn.commands.train import Train
+from jaxnn.errors import JaxnnError
+
+COMMANDS = {
+    "train": Train,
+    "eval": Eval,
+    "classify": Classify,
+    "serve": Serve,
+    "data": Data,
+    "info": Info,
+    "demo": Demo,
+}
+
+
+def parse(argv: Sequence[str]) -> Any:
+    """The command that a command line names, as an instance of its dataclass."""
+    union = Union[  # noqa: UP007 - made from the table
+        tuple(
+            Annotated[command, tyro.conf.subcommand(name, description=command.__doc__)]
+            for name, command in COMMANDS.items()
+        )
+    ]
+    return tyro.cli(
+        union,  # type: ignore[arg-type]
+        prog="jaxnn",
+        description="The small neural network that everyone meets first: train, look, serve.",
+        args=list(argv),
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if "--version" in argv[:1]:
+        from jaxnn import __version__
+
+        print(f"jaxnn {__version__}")
+        return 0
+    try:
+        parse(argv or ["--help"]).run(list(argv))
+        sys.stdout.flush()
+    except JaxnnError as error:
+        print(f"jaxnn: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("jaxnn: interrupted", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0

@@ -1,0 +1,36 @@
+"""Settings, as frozen dataclasses: flags, help and file headers derive from them. No JAX here."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is made and trained; everything that decides the numbers it ends with."""
+
+    sizes: tuple[int, ...] = (784, 16, 16, 10)
+    """Neurons in each layer, the inputs first."""
+    activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu"] = "sigmoid"
+    """Activation of the hidden layers."""
+    output: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Activation of the last layer."""
+    cost: Literal["quadratic", "cross_entropy"] = "quadratic"
+    """Cost of one example; a batch's is the mean."""
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 100
+    """Images in a mini-batch; what is left over at an epoch's end waits for the next shuffle."""
+    learning_rate: float = 3.0
+    """Step size: the parameters move by this times the negative gradient (for plain sgd)."""
+    optimizer: str = "sgd"
+    """Any optax optimiser by its name there: sgd, adam, adamw, rmsprop, lion ..."""
+    momentum: float | None = None
+    """Passed on to an optimiser that takes it, such as sgd."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the learning rate changes over the run: not at all, or down to 0 along a cosine."""
+    gradient: Literal["autodiff", "backprop"] = "autodiff"
+    """Where the gradient comes from: jax.grad, or the explicit chain rule."""
+    validation: int = 0
+    """Images taken from the end of the training set to choose the best epoch by."""
+    seed: int = 0
+    """Decides the first parameters and every shuffle."""

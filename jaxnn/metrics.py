@@ -1,0 +1,138 @@
+"""How good a network is: scores of many images, accuracy, confusion."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxnn import models
+from jaxnn.errors import ShapeError
+from jaxnn.models import Model
+
+CLASSIC = models.build()
+CHUNK = 1000  # images computed at once: enough to fill the machine, little to hold
+
+
+class Evaluation(NamedTuple):
+    """A network measured on a set of images."""
+
+    cost: float  # mean over the images
+    accuracy: float  # part of the images read correctly, 0 to 1
+    confusion: np.ndarray  # int [n_out, n_out]: row is the true digit, column the answer
+    scores: np.ndarray  # float [N, n_out]: the last layer's activations
+
+
+def pixels_to_input(images: Array) -> Array:
+    """uint8 pixels of any shape -> float32 intensities in [0, 1]."""
+    return images.astype(jnp.float32) / 255
+
+
+def one_hot(labels: Array, classes: int) -> Array:
+    """Labels of any shape -> float32 targets with one more axis, [..., classes]."""
+    return jax.nn.one_hot(labels, classes, dtype=jnp.float32)
+
+
+@partial(jax.jit, static_argnames="model")
+def _scores_and_costs(
+    params: Any, images: Array, labels: Array, *, model: Model
+) -> tuple[Array, Array]:
+    def of_one(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        x = pixels_to_input(pair[0])
+        y = one_hot(pair[1], model.spec.sizes[-1])
+        return model.forward(params, x), model.cost(params, x, y)
+
+    return jax.lax.map(of_one, (images, labels), batch_size=CHUNK)
+
+
+def scores(params: Any, images: ArrayLike, *, model: Model = CLASSIC) -> np.ndarray:
+    """The network's answers to uint8 images [N, 28, 28] or [N, 784]: float32 [N, n_out]."""
+    flat = _flat(images, model)
+    labels = jnp.zeros(len(flat), jnp.uint8)
+    return np.asarray(_scores_and_costs(params, flat, labels, model=model)[0])
+
+
+def evaluate(
+    params: Any, images: ArrayLike, labels: ArrayLike, *, model: Model = CLASSIC
+) -> Evaluation:
+    """Measures a network.
+
+    Args:
+      params: the model's tree of arrays.
+      images: uint8 [N, 28, 28] or [N, 784], N at least 1.
+      labels: uint8 [N].
+      model: which network params belong to.
+
+    Raises:
+      ShapeError: images do not fit the network, or labels the images.
+    """
+    flat = _flat(images, model)
+    labels = np.asarray(labels)
+    if labels.shape != (len(flat),) or len(flat) == 0:
+        raise ShapeError(f"{len(flat)} images with labels of shape {labels.shape}: one label each")
+    found, costs = _scores_and_costs(params, flat, jnp.asarray(labels), model=model)
+    predicted = np.argmax(found, axis=1)
+    return Evaluation(
+        cost=float(jnp.mean(costs)),
+        accuracy=accuracy(predicted, labels),
+        confusion=confusion_matrix(predicted, labels, model.spec.sizes[-1]),
+        scores=np.asarray(found),
+    )
+
+
+def accuracy(predicted: ArrayLike, actual: ArrayLike) -> float:
+    """Part of the answers that are right, 0 to 1.
+
+    Args:
+      predicted: [N] labels, or [N, n_out] scores, of which the largest is the answer.
+      actual: [N] true labels.
+
+    Raises:
+      ShapeError: not as many answers as labels, or none.
+    """
+    predicted, actual = _labels(predicted, actual)
+    return float(np.mean(predicted == actual))
+
+
+def confusion_matrix(predicted: ArrayLike, actual: ArrayLike, classes: int = 10) -> np.ndarray:
+    """int64 [classes, classes]: how often the digit of a row was read as that of a column.
+
+    Args:
+      predicted: [N] labels, or [N, n_out] scores.
+      actual: [N] true labels.
+      classes: one more than the largest label.
+
+    Raises:
+      ShapeError: not as many answers as labels, none, or a label out of range.
+    """
+    predicted, actual = _labels(predicted, actual)
+    if min(predicted.min(), actual.min()) < 0 or max(predicted.max(), actual.max()) >= classes:
+        raise ShapeError(f"labels lie outside 0 to {classes - 1}")
+    counts = np.bincount(actual.astype(np.int64) * classes + predicted, minlength=classes**2)
+    return counts.reshape(classes, classes)
+
+
+def _labels(predicted: ArrayLike, actual: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    predicted, actual = np.asarray(predicted), np.asarray(actual)
+    if predicted.ndim == 2:
+        predicted = np.argmax(predicted, axis=1)
+    if predicted.shape != actual.shape or predicted.ndim != 1 or len(actual) == 0:
+        raise ShapeError(
+            f"{predicted.shape} answers for {actual.shape} labels: one answer each, at least one"
+        )
+    return predicted, actual
+
+
+def _flat(images: ArrayLike, model: Model) -> Array:
+    """uint8 [N, ...] -> uint8 [N, n_in] on the device."""
+    images = jnp.asarray(images)
+    n_in = model.spec.sizes[0]
+    if images.ndim < 2 or images.dtype != jnp.uint8 or images[0].size != n_in:
+        raise ShapeError(
+            f"images are {images.dtype} {images.shape}, expected uint8 [N, {n_in}] "
+            "or the same as pictures"
+        )
+    return images.reshape(len(images), n_in)

@@ -1,0 +1,232 @@
+"""Training: stochastic gradient descent on shuffled mini-batches, one jitted scan an epoch.
+
+`fit` is a function of settings, data and a state to go on from; it reads and writes no files.
+The data lie on the device as uint8; a step gathers its images and scales them to [0, 1]. The
+shuffle of an epoch depends on the seed and the epoch's number only, so that going on from a
+saved state is exact.
+"""
+
+import inspect
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from jaxnn import metrics, models
+from jaxnn.config import TrainConfig
+from jaxnn.data import Dataset
+from jaxnn.errors import ConfigError, RunError
+from jaxnn.gradients import autodiff_gradient, batch_cost, batch_gradient
+from jaxnn.models import Model, Spec
+
+__all__ = ["EpochReport", "TrainConfig", "TrainState", "check", "fit", "initial_state"]
+
+Carry = tuple[Any, Any]  # params and optimiser state
+
+
+class TrainState(NamedTuple):
+    """All that training needs to go on, and the best network so far."""
+
+    epoch: int  # epochs done
+    params: Any
+    opt_state: Any
+    best_params: Any
+    best_epoch: int
+    best_score: float  # validation accuracy; where there is no validation part, minus the cost
+
+
+class EpochReport(NamedTuple):
+    """What one epoch gave."""
+
+    epoch: int  # counted from 1
+    cost: float  # mean over the epoch's batches, each measured before its step
+    held_out_cost: float
+    held_out_accuracy: float  # 0 to 1, on the validation part or else the test images
+    seconds: float  # of training alone; the first epoch of a process compiles too
+    images_per_second: float
+    best: bool  # the best epoch so far
+
+
+def spec_of(config: TrainConfig) -> Spec:
+    """The network that a configuration names."""
+    return Spec("mlp", tuple(config.sizes), config.activation, config.output, config.cost)
+
+
+def fit(
+    config: TrainConfig,
+    data: Dataset,
+    *,
+    state: TrainState | None = None,
+    on_epoch: Callable[[TrainState, EpochReport], None] | None = None,
+) -> TrainState:
+    """Trains until `config.epochs` are done.
+
+    The best network is chosen by accuracy on the validation part where `config.validation` asks
+    for one, and by the training cost otherwise: the test images choose nothing.
+
+    Args:
+      config: how to train.
+      data: uint8 images and labels.
+      state: where to go on from; None starts anew from `config.seed`.
+      on_epoch: called after each epoch, in order. What it raises ends the training.
+
+    Returns:
+      The state after the last epoch.
+
+    Raises:
+      ConfigError: a setting that cannot be, or that does not fit the data.
+      RunError: the cost is no longer a number.
+    """
+    check(config, data)
+    cut = len(data.train_images) - config.validation
+    images = jax.device_put(data.train_images[:cut].reshape(cut, -1))  # uint8 [N, n_in]
+    labels = jax.device_put(data.train_labels[:cut])  # uint8 [N]
+    held_out = (
+        (data.train_images[cut:], data.train_labels[cut:])
+        if config.validation
+        else (data.test_images, data.test_labels)
+    )
+    model = models.build(spec_of(config))
+    train_epoch = _epoch_function(
+        model, optimizer_of(config, cut // config.batch_size), config.gradient
+    )
+    state = state or initial_state(config, cut)
+    carry = jax.tree.map(jnp.array, (state.params, state.opt_state))  # copies: donated below
+
+    for epoch in range(state.epoch, config.epochs):
+        started = time.perf_counter()
+        order = shuffled_batches(config.seed, epoch, cut, config.batch_size)
+        carry, cost = train_epoch(carry, images, labels, order)
+        cost = float(cost)
+        seconds = time.perf_counter() - started
+        if not np.isfinite(cost):
+            raise RunError(
+                f"training diverged in epoch {epoch + 1}: the cost is {cost}; "
+                f"try a --learning-rate below {config.learning_rate:g}"
+            )
+        params, opt_state = jax.device_get(carry)
+        tested = metrics.evaluate(carry[0], *held_out, model=model)
+        score = tested.accuracy if config.validation else -cost
+        best = state.best_epoch == 0 or score > state.best_score
+        state = state._replace(epoch=epoch + 1, params=params, opt_state=opt_state)
+        if best:
+            state = state._replace(best_params=params, best_epoch=epoch + 1, best_score=score)
+        if on_epoch:
+            rate = order.size / seconds
+            on_epoch(
+                state,
+                EpochReport(epoch + 1, cost, tested.cost, tested.accuracy, seconds, rate, best),
+            )
+    return state
+
+
+def initial_state(config: TrainConfig, examples: int) -> TrainState:
+    """The state before the first epoch, for that many training examples."""
+    params = models.build(spec_of(config)).init(jax.random.key(config.seed))
+    opt_state = optimizer_of(config, examples // config.batch_size).init(params)
+    return TrainState(0, params, opt_state, params, 0, 0.0)
+
+
+def shuffled_batches(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
+    """Indices of an epoch's mini-batches, int32 [steps, batch_size], afresh every epoch.
+
+    Made on the host: shuffling inside the jit costs more than the training of this network.
+    """
+    order = np.random.default_rng((seed, epoch)).permutation(examples).astype(np.int32)
+    steps = examples // batch_size
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+def train_step(
+    model: Model, optimizer: optax.GradientTransformation, gradient: str
+) -> Callable[[Carry, Array, Array], tuple[Carry, Array]]:
+    """One step: ((params, opt_state), images uint8 [B, n_in], labels [B]) -> (the same, cost)."""
+    gradient_of = {"autodiff": autodiff_gradient, "backprop": batch_gradient}[gradient]
+
+    def step(carry: Carry, images: Array, labels: Array) -> tuple[Carry, Array]:
+        params, opt_state = carry
+        x = metrics.pixels_to_input(images)  # [B, n_in]
+        y = metrics.one_hot(labels, model.spec.sizes[-1])  # [B, n_out]
+        cost = batch_cost(params, x, y, model=model)  # shares its forward pass with the gradient
+        grads = gradient_of(params, x, y, model=model)
+        updates, opt_state = optimizer.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), cost
+
+    return step
+
+
+@lru_cache(maxsize=8)
+def _epoch_function(
+    model: Model, optimizer: optax.GradientTransformation, gradient: str
+) -> Callable[[Carry, Array, Array, np.ndarray], tuple[Carry, Array]]:
+    """A whole epoch as one program: (carry, images, labels, order) -> (carry, mean cost)."""
+    step = train_step(model, optimizer, gradient)
+
+    def train_epoch(
+        carry: Carry, images: Array, labels: Array, order: Array
+    ) -> tuple[Carry, Array]:
+        def batch(carry: Carry, indices: Array) -> tuple[Carry, Array]:
+            return step(carry, images[indices], labels[indices])
+
+        carry, costs = jax.lax.scan(batch, carry, order)
+        return carry, jnp.mean(costs)
+
+    return jax.jit(train_epoch, donate_argnums=0)
+
+
+def optimizer_of(config: TrainConfig, steps: int) -> optax.GradientTransformation:
+    """The optax optimiser that a configuration names, for an epoch of that many steps.
+
+    Raises:
+      ConfigError: optax has none of that name, or it takes no momentum.
+    """
+    decay = config.epochs * steps if config.schedule == "cosine" else None
+    return _optimizer(config.optimizer, config.learning_rate, config.momentum, decay)
+
+
+@lru_cache
+def _optimizer(
+    name: str, learning_rate: float, momentum: float | None, decay_steps: int | None
+) -> optax.GradientTransformation:
+    make = getattr(optax, name, None)
+    takes = inspect.signature(make).parameters if inspect.isfunction(make) else {}
+    if make is None or "learning_rate" not in takes:
+        raise ConfigError(
+            f"optax has no optimiser {name!r} that takes a learning rate: try sgd, adam or adamw"
+        )
+    if momentum is not None and "momentum" not in takes:
+        raise ConfigError(f"optimizer {name} takes no momentum: leave --momentum out, or use sgd")
+    rate: Any = learning_rate
+    if decay_steps is not None:
+        rate = optax.cosine_decay_schedule(learning_rate, max(decay_steps, 1))
+    extra = {} if momentum is None else {"momentum": momentum}
+    return make(learning_rate=rate, **extra)
+
+
+def check(config: TrainConfig, data: Dataset) -> None:
+    """Raises ConfigError where a setting cannot be, or does not fit the data."""
+    models.build(spec_of(config))
+    optimizer_of(config, 1)
+    images, classes = data.train_images, int(max(data.train_labels.max(), data.test_labels.max()))
+    for name, least in (("epochs", 0), ("batch_size", 1), ("validation", 0), ("seed", 0)):
+        if getattr(config, name) < least:
+            raise ConfigError(f"{name} is {getattr(config, name)}, expected at least {least}")
+    if not (np.isfinite(config.learning_rate) and config.learning_rate > 0):
+        raise ConfigError(f"learning_rate is {config.learning_rate}, expected a positive number")
+    if config.sizes[0] != images[0].size:
+        raise ConfigError(
+            f"sizes begin with {config.sizes[0]}, but an image has {images[0].size} pixels"
+        )
+    if config.sizes[-1] <= classes:
+        raise ConfigError(f"sizes end with {config.sizes[-1]}, but labels go up to {classes}")
+    if config.batch_size > len(images) - config.validation:
+        raise ConfigError(
+            f"batch_size is {config.batch_size}, but there are "
+            f"{max(len(images) - config.validation, 0)} training images"
+        )
