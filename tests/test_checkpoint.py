@@ -1,0 +1,210 @@
+"""Model files: what is saved is loaded, and nothing damaged ever is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+from trees import same_bytes
+
+from jaxnn import checkpoint, models
+from jaxnn.errors import CheckpointError, JaxnnError, RunError
+from jaxnn.models import Spec
+
+SPEC = Spec("mlp", (6, 4, 3), "tanh", "softmax", "cross_entropy")
+PARAMS = jax.device_get(models.build(SPEC).init(jax.random.key(0)))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "model.safetensors"
+    checkpoint.save(file, PARAMS, SPEC, training={"seed": 3}, metrics={"test_accuracy": 0.5})
+    return file
+
+
+def test_what_is_saved_is_loaded(path: Path) -> None:
+    file = checkpoint.load(path)
+    assert same_bytes(file.params, PARAMS)
+    assert file.spec == SPEC
+    assert (file.training, file.data, file.metrics) == ({"seed": 3}, {}, {"test_accuracy": 0.5})
+
+
+def test_any_safetensors_reader_opens_it(path: Path) -> None:
+    with safetensors.safe_open(path, framework="numpy") as file:
+        assert set(file.keys()) == {"0.weights", "0.biases", "1.weights", "1.biases"}
+        np.testing.assert_array_equal(file.get_tensor("1.weights"), PARAMS[1].weights)
+        header = json.loads(file.metadata()["jaxnn"])
+    assert header["spec"]["sizes"] == [6, 4, 3]
+    assert header["format"] == 1
+
+
+def test_the_same_model_gives_the_same_bytes_in_any_process(path: Path) -> None:
+    script = (
+        "import sys, jax; from jaxnn import checkpoint, models; from jaxnn.models import Spec;"
+        f"spec = Spec(*{tuple(SPEC)!r}); params = models.build(spec).init(jax.random.key(0));"
+        "checkpoint.save(sys.argv[1], params, spec, training={'seed': 3},"
+        "metrics={'test_accuracy': 0.5})"
+    )
+    other = path.with_name("other.safetensors")
+    subprocess.run([sys.executable, "-c", script, str(other)], check=True)
+    assert other.read_bytes() == path.read_bytes()
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "no.safetensors")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    assert "could not be read" in refused(tmp_path)
+
+
+def test_truncated_at_any_length(path: Path) -> None:
+    blob = path.read_bytes()
+    for length in [*range(0, 80), *range(80, len(blob), 37), len(blob) - 1]:
+        path.write_bytes(blob[:length])
+        assert "truncated, damaged or something else" in refused(path)
+
+
+def test_longer_than_it_should_be(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\0")
+    refused(path)
+
+
+def test_any_flipped_bit_is_noticed(path: Path) -> None:
+    blob = path.read_bytes()
+    for position in range(len(blob)):
+        damaged = bytearray(blob)
+        damaged[position] ^= 1 << position % 8
+        path.write_bytes(damaged)
+        refused(path)
+
+
+@pytest.mark.parametrize("blob", [b"", b"hello", b"\x89PNG\r\n\x1a\n" * 20, b"\xff" * 100, b"{}"])
+def test_foreign_files(path: Path, blob: bytes) -> None:
+    path.write_bytes(blob)
+    assert "something else" in refused(path)
+
+
+def test_a_safetensors_file_of_another_program(path: Path) -> None:
+    path.write_bytes(safetensors.numpy.save({"w": np.zeros(3)}, metadata={"format": "pt"}))
+    assert "another program" in refused(path)
+
+
+def rewritten(path: Path, tensors: dict | None = None, **changes: object) -> None:
+    """The file with another header or other arrays, and a checksum that is right."""
+    contents = checkpoint.read(path, "model")
+    header = {**contents.header, **changes}
+    for name in ("sha256", "kind"):
+        header.pop(name)
+    checkpoint.write(path, str(changes.get("kind", "model")), tensors or contents.tensors, header)
+
+
+def test_a_file_from_the_future(path: Path) -> None:
+    rewritten(path, format=2)
+    assert "format version 2, this jaxnn reads up to 1: upgrade" in refused(path)
+
+
+def test_a_state_is_not_a_model(path: Path) -> None:
+    rewritten(path, kind="state")
+    assert "holds a state, expected a model" in refused(path)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        None,
+        {},
+        {"sizes": "abc"},
+        {"sizes": [6, 4, 3], "family": "oracle"},
+        {"sizes": [6, 4, 3], "colour": "red"},
+        {"sizes": [6, 0, 3]},
+        {"sizes": [6, 4, 3], "activation": ["sigmoid"]},
+    ],
+)
+def test_a_spec_that_cannot_be_built(path: Path, spec: object) -> None:
+    rewritten(path, spec=spec)
+    assert "cannot build" in refused(path)
+
+
+def test_sections_of_the_wrong_type(path: Path) -> None:
+    rewritten(path, training=[])
+    assert "without training, data or metrics" in refused(path)
+
+
+def test_arrays_of_other_shape_dtype_or_name(path: Path) -> None:
+    tensors = checkpoint.read(path, "model").tensors
+    rewritten(path, {**tensors, "0.biases": np.zeros(5, np.float32)})
+    assert "0.biases is float32 (5,), expected float32 (4,)" in refused(path)
+    rewritten(path, {**tensors, "0.biases": np.zeros(4)})
+    assert "0.biases is float64 (4,), expected float32 (4,)" in refused(path)
+    rewritten(path, {**tensors, "extra": np.zeros(4)})
+    assert "extra" in refused(path)
+    rewritten(path, {"0.weights": tensors["0.weights"]})
+    assert "expected 0.biases" in refused(path)
+
+
+def test_numbers_that_are_none(path: Path) -> None:
+    tensors = checkpoint.read(path, "model").tensors
+    tensors["1.weights"][0, 0] = np.nan
+    rewritten(path, tensors)
+    assert "1.weights holds NaN or infinity" in refused(path)
+
+
+def test_params_that_do_not_fit_their_spec_are_not_saved(path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"expected float32 \(4, 6\)"):
+        checkpoint.save(path, models.build(Spec(sizes=(7, 4, 3))).init(jax.random.key(0)), SPEC)
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="could not be written"):
+        checkpoint.save(tmp_path / "file" / "model.safetensors", PARAMS, SPEC)
+
+
+def test_killed_at_any_moment_of_writing_a_good_file_remains(path: Path) -> None:
+    """A process that does nothing but save is killed again and again, at random moments."""
+    script = (
+        "import sys, jax; from jaxnn import checkpoint, models; from jaxnn.models import Spec\n"
+        f"spec = Spec(*{tuple(SPEC)!r}); params = models.build(spec).init(jax.random.key(0))\n"
+        "print('ready', flush=True)\n"
+        "for n in range(100_000): checkpoint.save(sys.argv[1], params, spec, training={'n': n})"
+    )
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(5):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(rng.uniform(0.05, 0.3))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        file = checkpoint.load(path)
+        assert same_bytes(file.params, PARAMS)
+        seen.add(file.training.get("n"))
+    assert len(seen) > 1  # it did write
+
+
+def test_errors_are_jaxnn_errors_with_exit_code_2() -> None:
+    assert issubclass(CheckpointError, JaxnnError)
+    assert CheckpointError.exit_code == 2
