@@ -30,6 +30,8 @@ class TrainConfig:
     """How the learning rate changes over the run: not at all, or down to 0 along a cosine."""
     gradient: Literal["autodiff", "backprop"] = "autodiff"
     """Where the gradient comes from: jax.grad, or the explicit chain rule."""
+    shift: int = 0
+    """Moves each training image at random by up to this many pixels, anew in every epoch."""
     validation: int = 0
     """Images taken from the end of the training set to choose the best epoch by."""
     seed: int = 0

@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from jax import Array
 
-from jaxnn import metrics, models
+from jaxnn import augment, metrics, models
 from jaxnn.config import TrainConfig
 from jaxnn.data import Dataset
 from jaxnn.errors import ConfigError, RunError
@@ -93,16 +93,17 @@ def fit(
         else (data.test_images, data.test_labels)
     )
     model = models.build(spec_of(config))
-    train_epoch = _epoch_function(
-        model, optimizer_of(config, cut // config.batch_size), config.gradient
-    )
+    optimizer = optimizer_of(config, cut // config.batch_size)
+    train_epoch = epoch_function(model, optimizer, config.gradient, config.shift)
+    shifts_key = jax.random.fold_in(jax.random.key(config.seed), 1)  # apart from the parameters'
     state = state or initial_state(config, cut)
     carry = jax.tree.map(jnp.array, (state.params, state.opt_state))  # copies: donated below
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
         order = shuffled_batches(config.seed, epoch, cut, config.batch_size)
-        carry, cost = train_epoch(carry, images, labels, order)
+        key = jax.random.fold_in(shifts_key, epoch)
+        carry, cost = train_epoch(carry, images, labels, order, key)
         cost = float(cost)
         seconds = time.perf_counter() - started
         if not np.isfinite(cost):
@@ -162,19 +163,26 @@ def train_step(
 
 
 @lru_cache(maxsize=8)
-def _epoch_function(
-    model: Model, optimizer: optax.GradientTransformation, gradient: str
-) -> Callable[[Carry, Array, Array, np.ndarray], tuple[Carry, Array]]:
-    """A whole epoch as one program: (carry, images, labels, order) -> (carry, mean cost)."""
+def epoch_function(
+    model: Model, optimizer: optax.GradientTransformation, gradient: str, shift: int
+) -> Callable[[Carry, Array, Array, np.ndarray, Array], tuple[Carry, Array]]:
+    """A whole epoch as one program: (carry, images, labels, order, key) -> (carry, mean cost).
+
+    The carry's arrays are donated: their memory becomes the result's.
+    """
     step = train_step(model, optimizer, gradient)
 
     def train_epoch(
-        carry: Carry, images: Array, labels: Array, order: Array
+        carry: Carry, images: Array, labels: Array, order: Array, key: Array
     ) -> tuple[Carry, Array]:
-        def batch(carry: Carry, indices: Array) -> tuple[Carry, Array]:
-            return step(carry, images[indices], labels[indices])
+        def batch(carry: Carry, indices_and_key: tuple[Array, Array]) -> tuple[Carry, Array]:
+            indices, key = indices_and_key
+            chosen = images[indices]  # uint8 [B, n_in]
+            if shift:
+                chosen = augment.shift(key, chosen, shift)
+            return step(carry, chosen, labels[indices])
 
-        carry, costs = jax.lax.scan(batch, carry, order)
+        carry, costs = jax.lax.scan(batch, carry, (order, jax.random.split(key, len(order))))
         return carry, jnp.mean(costs)
 
     return jax.jit(train_epoch, donate_argnums=0)
@@ -214,7 +222,7 @@ def check(config: TrainConfig, data: Dataset) -> None:
     models.build(spec_of(config))
     optimizer_of(config, 1)
     images, classes = data.train_images, int(max(data.train_labels.max(), data.test_labels.max()))
-    for name, least in (("epochs", 0), ("batch_size", 1), ("validation", 0), ("seed", 0)):
+    for name, least in (("epochs", 0), ("batch_size", 1), ("shift", 0), ("validation", 0), ("seed", 0)):
         if getattr(config, name) < least:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected at least {least}")
     if not (np.isfinite(config.learning_rate) and config.learning_rate > 0):

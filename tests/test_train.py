@@ -1,0 +1,218 @@
+"""Training against plain gradient descent in NumPy, and against itself: resumed, repeated."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import pytest
+from trees import relative_difference, same_bytes
+
+from jaxnn import metrics, models, train
+from jaxnn.data import Dataset
+from jaxnn.errors import ConfigError, RunError
+from jaxnn.train import TrainConfig, TrainState, fit
+
+CONFIG = TrainConfig(sizes=(784, 8, 10), epochs=3, batch_size=20, learning_rate=1.0)
+
+
+def changed(**changes: object) -> TrainConfig:
+    return dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """For optax's own arithmetic, which mixes its integer step count with floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def sgd_in_numpy(params: list, config: TrainConfig, data: Dataset) -> list:
+    """The classic loop, in float64, sharing only the shuffles and the first parameters."""
+    params = [[np.asarray(w, np.float64), np.asarray(b, np.float64)] for w, b in params]
+    images = data.train_images.reshape(-1, 784) / 255
+    targets = np.eye(10)[data.train_labels]
+    for epoch in range(config.epochs):
+        for batch in train.shuffled_batches(config.seed, epoch, len(images), config.batch_size):
+            a = [images[batch]]
+            for w, b in params:
+                a.append(sigmoid(a[-1] @ w.T + b))
+            delta = 2 * (a[-1] - targets[batch]) * a[-1] * (1 - a[-1])
+            for layer in range(len(params) - 1, -1, -1):
+                w, b = params[layer]
+                before = a[layer]
+                params[layer] = [
+                    w - config.learning_rate * delta.T @ before / len(batch),
+                    b - config.learning_rate * delta.mean(axis=0),
+                ]
+                delta = (delta @ w) * before * (1 - before)
+    return params
+
+
+@pytest.mark.parametrize("gradient", ["autodiff", "backprop"])
+def test_fit_equals_sgd_in_numpy(gradient: str, blobs: Dataset) -> None:
+    config = changed(gradient=gradient)
+    first = train.initial_state(config, len(blobs.train_images)).params
+    expected = sgd_in_numpy(first, config, blobs)
+    found = [list(layer) for layer in fit(config, blobs).params]
+    # 33 steps in float32 beside float64: rounding of 1e-7 a step, amplified a little.
+    assert relative_difference(found, expected) < 1e-4
+
+
+def test_it_learns(blobs: Dataset) -> None:
+    state = fit(changed(epochs=60), blobs)
+    model = models.build(train.spec_of(CONFIG))
+    untrained = train.initial_state(CONFIG, 230).params
+    before, after = (
+        metrics.evaluate(params, blobs.test_images, blobs.test_labels, model=model)
+        for params in (untrained, state.best_params)
+    )
+    assert before.accuracy < 0.4
+    assert after.accuracy > 0.95
+    assert after.cost < before.cost
+
+
+def test_every_epoch_sees_a_fresh_shuffle_of_all_images() -> None:
+    first, second = (train.shuffled_batches(0, epoch, 230, 23) for epoch in (0, 1))
+    assert sorted(first.ravel()) == sorted(second.ravel()) == list(range(230))
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, train.shuffled_batches(1, 0, 230, 23))
+    assert train.shuffled_batches(0, 0, 230, 20).shape == (11, 20)  # 10 wait
+
+
+def test_the_same_seed_gives_the_same_bytes(blobs: Dataset) -> None:
+    assert same_bytes(fit(CONFIG, blobs), fit(CONFIG, blobs))
+    assert not same_bytes(fit(CONFIG, blobs).params, fit(changed(seed=1), blobs).params)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_two_epochs_and_two_more_equal_four(
+    optimizer: str, blobs: Dataset, standard_promotion: None
+) -> None:
+    config = changed(optimizer=optimizer, learning_rate=0.01, epochs=4)
+    at_once = fit(config, blobs)
+    halfway = fit(dataclasses.replace(config, epochs=2), blobs)
+    assert halfway.epoch == 2
+    assert same_bytes(fit(config, blobs, state=halfway), at_once)
+
+
+def test_a_state_can_be_used_twice(blobs: Dataset) -> None:
+    """Donation must not eat the caller's arrays."""
+    halfway = fit(changed(epochs=1), blobs)
+    assert same_bytes(fit(CONFIG, blobs, state=halfway), fit(CONFIG, blobs, state=halfway))
+
+
+def test_without_a_validation_part_the_lowest_training_cost_is_best(blobs: Dataset) -> None:
+    reports = []
+    state = fit(
+        changed(epochs=6, learning_rate=30.0), blobs, on_epoch=lambda _, r: reports.append(r)
+    )
+    assert state.best_epoch == 1 + int(np.argmin([report.cost for report in reports]))
+
+
+def test_the_validation_part_chooses_and_is_not_trained_on(blobs: Dataset) -> None:
+    config = changed(validation=50, epochs=4)
+    states: list[TrainState] = []
+    state = fit(config, blobs, on_epoch=lambda state, _: states.append(state))
+    model = models.build(train.spec_of(config))
+    found = [
+        metrics.evaluate(
+            s.params, blobs.train_images[180:], blobs.train_labels[180:], model=model
+        ).accuracy
+        for s in states
+    ]
+    assert state.best_epoch == 1 + int(np.argmax(found))
+    assert same_bytes(state.best_params, states[state.best_epoch - 1].params)
+    other = blobs._replace(train_images=blobs.train_images.copy())
+    other.train_images[180:] = 255 - other.train_images[180:]
+    assert same_bytes(fit(config, other).params, state.params)
+
+
+def test_the_test_images_choose_nothing(blobs: Dataset) -> None:
+    other = blobs._replace(test_labels=(blobs.test_labels + 1) % 10)
+    assert same_bytes(fit(CONFIG, blobs).best_params, fit(CONFIG, other).best_params)
+
+
+def test_reports_count_and_measure(blobs: Dataset) -> None:
+    reports = []
+    state = fit(CONFIG, blobs, on_epoch=lambda _, report: reports.append(report))
+    assert [report.epoch for report in reports] == [1, 2, 3]
+    assert all(report.seconds > 0 and report.images_per_second > 0 for report in reports)
+    model = models.build(train.spec_of(CONFIG))
+    last = metrics.evaluate(state.params, blobs.test_images, blobs.test_labels, model=model)
+    assert reports[-1].held_out_accuracy == last.accuracy
+    assert reports[-1].held_out_cost == pytest.approx(last.cost)
+
+
+def test_an_epoch_compiles_once(blobs: Dataset) -> None:
+    train.epoch_function.cache_clear()
+    fit(changed(epochs=5), blobs)
+    fit(changed(epochs=7, seed=4), blobs)
+    assert train.epoch_function.cache_info().misses == 1
+    model = models.build(train.spec_of(CONFIG))
+    function = train.epoch_function(model, train.optimizer_of(CONFIG, 11), CONFIG.gradient, 0)
+    assert function._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_shifted_training_is_resumed_exactly_too(blobs: Dataset) -> None:
+    config = changed(shift=1, epochs=2)
+    halfway = fit(dataclasses.replace(config, epochs=1), blobs)
+    at_once = fit(config, blobs)
+    assert same_bytes(fit(config, blobs, state=halfway), at_once)
+    assert not same_bytes(fit(changed(epochs=2), blobs).params, at_once.params)
+
+
+def test_a_cosine_schedule_ends_at_rest(blobs: Dataset, standard_promotion: None) -> None:
+    states: list[TrainState] = []
+    config = changed(schedule="cosine", epochs=20, batch_size=230)
+    fit(config, blobs, on_epoch=lambda state, _: states.append(state))
+    moves = [
+        float(np.abs(b.params[0].weights - a.params[0].weights).max())
+        for a, b in zip(states, states[1:], strict=False)
+    ]
+    assert moves[-1] < 0.05 * moves[0]
+
+
+def test_divergence_is_one_sentence(blobs: Dataset) -> None:
+    config = changed(activation="relu", output="softmax", cost="cross_entropy", learning_rate=1e30)
+    with pytest.raises(RunError, match=r"diverged in epoch 1: .* below 1e\+30"):
+        fit(config, blobs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"optimizer": "magic"}, "optax has no optimiser 'magic'"),
+        ({"optimizer": "apply_updates"}, "no optimiser 'apply_updates'"),
+        ({"optimizer": "adam", "momentum": 0.9}, "adam takes no momentum"),
+        ({"sizes": (783, 10)}, "begin with 783, but an image has 784 pixels"),
+        ({"sizes": (784, 9)}, "end with 9, but labels go up to 9"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 231}, "batch_size is 231, but there are 230"),
+        ({"validation": 230}, "but there are 0"),
+        ({"epochs": -1}, "epochs is -1"),
+        ({"seed": -1}, "seed is -1"),
+        ({"shift": -1}, "shift is -1"),
+        ({"learning_rate": 0.0}, "expected a positive number"),
+        ({"learning_rate": float("nan")}, "expected a positive number"),
+        ({"activation": "swoosh"}, "unknown activation"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    changes: dict[str, object], sentence: str, blobs: Dataset
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        fit(changed(**changes), blobs)
+
+
+def test_momentum_reaches_the_optimizer(blobs: Dataset) -> None:
+    assert not same_bytes(fit(changed(momentum=0.9), blobs).params, fit(CONFIG, blobs).params)
+
+
+def test_state_holds_numpy_only(blobs: Dataset) -> None:
+    state = fit(CONFIG, blobs)
+    assert {type(leaf) for leaf in jax.tree.leaves(state.params)} == {np.ndarray}
