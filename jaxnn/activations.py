@@ -58,7 +58,7 @@ LEAK = 0.01  # slope of leaky relu below 0
 
 
 def leaky_relu(z: Array) -> Array:
-    """z where z >= 0, else 0.01 z: a relu whose gradient never vanishes."""
+    """Z where z >= 0, else 0.01 z: a relu whose gradient never vanishes."""
     return jax.nn.leaky_relu(z, LEAK)
 
 
@@ -68,7 +68,7 @@ def leaky_relu_derivative(z: Array) -> Array:
 
 
 def gelu(z: Array) -> Array:
-    """z Phi(z), with Phi the normal distribution function (exact, not the tanh form)."""
+    """Z Phi(z), with Phi the normal distribution function (exact, not the tanh form)."""
     return jax.nn.gelu(z, approximate=False)
 
 

@@ -6,8 +6,8 @@ they need when they run, so that help is instant.
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, Union
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tyro
 
@@ -20,7 +20,7 @@ from jaxnn.commands.serve import Serve
 from jaxnn.commands.train import Train
 from jaxnn.errors import JaxnnError
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
     "eval": Eval,
     "classify": Classify,
@@ -33,14 +33,8 @@ COMMANDS = {
 
 def parse(argv: Sequence[str]) -> Any:
     """The command that a command line names, as an instance of its dataclass."""
-    union = Union[  # noqa: UP007 - made from the table
-        tuple(
-            Annotated[command, tyro.conf.subcommand(name, description=command.__doc__)]
-            for name, command in COMMANDS.items()
-        )
-    ]
-    return tyro.cli(
-        union,  # type: ignore[arg-type]
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
         prog="jaxnn",
         description="The small neural network that everyone meets first: train, look, serve.",
         args=list(argv),

@@ -84,7 +84,7 @@ def sigmoid_cross_entropy(z: Array, y: Array) -> Array:
 
 
 def sigmoid_cross_entropy_delta(z: Array, y: Array) -> Array:
-    """a - y: sigma' has cancelled. Source: Nielsen, ch. 3, eq. 68."""
+    """A - y: sigma' has cancelled. Source: Nielsen, ch. 3, eq. 68."""
     return sigmoid(z) - y
 
 
@@ -106,7 +106,7 @@ def softmax_cross_entropy(z: Array, y: Array) -> Array:
 
 
 def softmax_cross_entropy_delta(z: Array, y: Array) -> Array:
-    """a sum(y) - y, which is a - y for targets that sum to 1."""
+    """A sum(y) - y, which is a - y for targets that sum to 1."""
     return softmax(z) * jnp.sum(y) - y
 
 

@@ -116,14 +116,14 @@ def confusion_matrix(predicted: ArrayLike, actual: ArrayLike, classes: int = 10)
 
 
 def _labels(predicted: ArrayLike, actual: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    predicted, actual = np.asarray(predicted), np.asarray(actual)
-    if predicted.ndim == 2:
-        predicted = np.argmax(predicted, axis=1)
-    if predicted.shape != actual.shape or predicted.ndim != 1 or len(actual) == 0:
+    answers, truth = np.asarray(predicted), np.asarray(actual)
+    if answers.ndim == 2:
+        answers = np.argmax(answers, axis=1)
+    if answers.shape != truth.shape or answers.ndim != 1 or len(truth) == 0:
         raise ShapeError(
-            f"{predicted.shape} answers for {actual.shape} labels: one answer each, at least one"
+            f"{answers.shape} answers for {truth.shape} labels: one answer each, at least one"
         )
-    return predicted, actual
+    return answers, truth
 
 
 def _flat(images: ArrayLike, model: Model) -> Array:

@@ -42,7 +42,9 @@ class Trace(NamedTuple):
     a: tuple[Array, ...]  # one more than z, since a[0] is x: activations
 
 
-def init(key: Array, sizes: Sequence[int] = CLASSIC_SIZES, dtype: DTypeLike = None) -> Params:
+def init(
+    key: Array, sizes: Sequence[int] = CLASSIC_SIZES, dtype: DTypeLike | None = None
+) -> Params:
     """Random parameters: weights normal with variance 1/n_in, biases normal with variance 1.
 
     Why: a sigmoid learns only where its slope is not flat, |z| of a few units. The sum of n_in
@@ -83,7 +85,7 @@ def sizes_of(params: Params) -> tuple[int, ...]:
 def trace(
     params: Params, x: Array, *, activation: str = "sigmoid", output: str = "sigmoid"
 ) -> Trace:
-    """z and a of every layer for one example.
+    """Weighted inputs z and activations a of every layer, for one example.
 
     Args:
       params: layers of weights [n_out, n_in] and biases [n_out].

@@ -48,8 +48,8 @@ class Model(NamedTuple):
 
 
 def _mlp(spec: Spec) -> Model:
-    scores = {"activation": spec.activation, "output": spec.output}
-    costs = {**scores, "cost": spec.cost}
+    scores: dict[str, Any] = {"activation": spec.activation, "output": spec.output}
+    costs: dict[str, Any] = {**scores, "cost": spec.cost}
     return Model(
         spec=spec,
         init=partial(mlp.init, sizes=spec.sizes, dtype=jnp.float32),

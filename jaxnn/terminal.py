@@ -14,13 +14,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+LINES = 25
 SHADES = " .:-=+*#%@"
 
 
 class TrainingDisplay:
-    """A line for each epoch, and under them, in a terminal, a bar with the time left.
+    """Lines of figures, and under them, in a terminal, a bar with the time left.
 
-    `epochs` are to be done in all, `first` of them done before (a resumed run).
+    `epochs` are to be done in all, `first` of them done before (a resumed run). A long run shows
+    about LINES of its epochs; its log has all of them.
     """
 
     def __init__(self, epochs: int, first: int = 0, console: Console | None = None) -> None:
@@ -35,6 +37,8 @@ class TrainingDisplay:
             transient=True,
         )
         self.task = self.progress.add_task("epochs", total=epochs, completed=first)
+        self.every = max(1, (epochs - first) // LINES)
+        self.epochs = epochs
         self.shown = 0
 
     def __enter__(self) -> "TrainingDisplay":
@@ -58,6 +62,8 @@ class TrainingDisplay:
                 "epoch      cost  held-out cost  held-out accuracy   images/s  time left"
             )
         self.progress.update(self.task, completed=epoch)
+        if self.shown and epoch % self.every and epoch != self.epochs:
+            return
         left = self.progress.tasks[self.task].time_remaining
         self.console.print(
             f"{epoch:5d}  {cost:8.4f}  {held_out_cost:13.4f}  {accuracy:17.2%}  "
@@ -69,11 +75,12 @@ class TrainingDisplay:
 
 
 def digit(image: np.ndarray, color: bool = True) -> Text:
-    """One picture, uint8 [28, 28], as 14 lines of 28 characters.
+    """One picture, uint8 [28, 28], as 12 lines of 24 characters: its margin is left out.
 
     In colour each character is an upper half block that shows two pixels; without, its shade is
     the mean of the two.
     """
+    image = image[2:26, 2:26]
     lines = []
     for top, bottom in zip(image[::2], image[1::2], strict=True):
         if color:
@@ -114,17 +121,17 @@ def gallery(
     """Digits side by side, each with its label, the answer and the ten scores under it."""
     rows = []
     for start in range(0, len(images), columns):
-        grid = Table.grid(padding=(0, 3))
+        grid = Table.grid(padding=(0, 2))
         cells = []
         for image, ten, label in list(zip(images, scores, labels, strict=True))[
             start : start + columns
         ]:
             answer = int(np.argmax(ten))
-            verdict = "right" if answer == label else "wrong"
+            verdict = "right" if answer == label else "WRONG"
             cells.append(
                 Group(
                     digit(image, color=console.is_terminal),
-                    Text(f"is a {label}, read as {answer}: {verdict}", "bold"),
+                    Text(f"{label}, read as {answer}: {verdict}", "bold"),
                     score_lines(ten, label),
                     Text(""),
                 )

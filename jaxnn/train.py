@@ -103,8 +103,8 @@ def fit(
         started = time.perf_counter()
         order = shuffled_batches(config.seed, epoch, cut, config.batch_size)
         key = jax.random.fold_in(shifts_key, epoch)
-        carry, cost = train_epoch(carry, images, labels, order, key)
-        cost = float(cost)
+        carry, mean_cost = train_epoch(carry, images, labels, order, key)
+        cost = float(mean_cost)  # waits for the epoch
         seconds = time.perf_counter() - started
         if not np.isfinite(cost):
             raise RunError(
@@ -222,7 +222,13 @@ def check(config: TrainConfig, data: Dataset) -> None:
     models.build(spec_of(config))
     optimizer_of(config, 1)
     images, classes = data.train_images, int(max(data.train_labels.max(), data.test_labels.max()))
-    for name, least in (("epochs", 0), ("batch_size", 1), ("shift", 0), ("validation", 0), ("seed", 0)):
+    for name, least in (
+        ("epochs", 0),
+        ("batch_size", 1),
+        ("shift", 0),
+        ("validation", 0),
+        ("seed", 0),
+    ):
         if getattr(config, name) < least:
             raise ConfigError(f"{name} is {getattr(config, name)}, expected at least {least}")
     if not (np.isfinite(config.learning_rate) and config.learning_rate > 0):

@@ -1,6 +1,7 @@
 """Training against plain gradient descent in NumPy, and against itself: resumed, repeated."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 
 import jax
@@ -172,7 +173,7 @@ def test_a_cosine_schedule_ends_at_rest(blobs: Dataset, standard_promotion: None
     fit(config, blobs, on_epoch=lambda state, _: states.append(state))
     moves = [
         float(np.abs(b.params[0].weights - a.params[0].weights).max())
-        for a, b in zip(states, states[1:], strict=False)
+        for a, b in itertools.pairwise(states)
     ]
     assert moves[-1] < 0.05 * moves[0]
 

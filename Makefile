@@ -1,0 +1,48 @@
+# Each target sets up what it needs: only Python 3.11 or newer and make have to be there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test check bench serve protos clean
+
+demo: $(VENV)/core
+	$(BIN)/jaxnn demo
+
+serve: $(VENV)/core
+	$(BIN)/jaxnn serve
+
+test: $(VENV)/dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+check: $(VENV)/dev $(VENV)-protos/done
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+	$(VENV)-protos/bin/python scripts/generate_protos.py --check
+	$(MAKE) test
+
+bench: $(VENV)/core
+	$(BIN)/python -m benchmarks
+
+$(VENV)/core: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxnn needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/dev: $(VENV)/core
+	$(PIP) --editable '.[dev,plots]'
+	touch $@
+
+# Apart from the rest, since the compiler asks for an older protobuf than the service runs on.
+$(VENV)-protos/done: protos/requirements.txt
+	$(PYTHON) -m venv $(VENV)-protos
+	$(VENV)-protos/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	touch $@
+
+protos: $(VENV)-protos/done
+	$(VENV)-protos/bin/python scripts/generate_protos.py
+
+clean:
+	rm -rf $(VENV) $(VENV)-protos

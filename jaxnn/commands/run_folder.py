@@ -1,0 +1,142 @@
+"""A training run on disk: the model for others, the state to go on from, the log to read.
+
+model.safetensors   the best network so far
+state.safetensors   everything that training needs to go on exactly
+log.jsonl           one JSON object an epoch
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxnn import checkpoint
+from jaxnn.config import TrainConfig
+from jaxnn.errors import CheckpointError, ConfigError, RunError
+from jaxnn.files import write_aside
+from jaxnn.train import EpochReport, TrainState, initial_state, spec_of
+
+
+def new_folder(parent: Path) -> Path:
+    """The first of parent/1, parent/2 ... that is not there; made at once, so never taken twice."""
+    for number in range(1, 100_000):
+        folder = parent / str(number)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RunError(f"{folder} could not be made: {error.strerror}") from error
+        return folder
+    raise RunError(f"{parent} is full of runs: name a folder by --out")
+
+
+class RunFolder:
+    """The three files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.model = path / "model.safetensors"
+        self.state = path / "state.safetensors"
+        self.log = path / "log.jsonl"
+
+    def has_run(self) -> bool:
+        """Whether a run was begun here."""
+        return self.model.exists() or self.state.exists()
+
+    def config(self) -> dict[str, Any]:
+        """The recorded settings.
+
+        Raises:
+          CheckpointError: nothing to go on from, or a damaged state.
+        """
+        if not self.state.exists():
+            raise CheckpointError(
+                f"{self.path} holds no state.safetensors to resume: leave --resume out to begin"
+            )
+        return checkpoint.read(self.state, "state").header["config"]
+
+    def check_data(self, about: dict[str, Any]) -> None:
+        """Raises ConfigError where the run was made with other data."""
+        before = checkpoint.read(self.state, "state").header["data"]
+        if before != about:
+            raise ConfigError(
+                f"the run in {self.path} was made with other data "
+                f"({before['train_images']:,} training images, checksum "
+                f"{before['checksum'][:12]}...): name the same --data"
+            )
+
+    def load_state(self, config: TrainConfig, examples: int) -> TrainState:
+        """The saved state, fitted to what the settings make."""
+        contents = checkpoint.read(self.state, "state")
+        like = jax.eval_shape(lambda: _arrays(initial_state(config, examples)))
+        arrays = checkpoint.restore(contents, like, self.state)
+        return TrainState(**arrays, **contents.header["progress"])
+
+    def start_log(self, epochs: int) -> None:
+        """Keeps the log's first epochs, those that the state knows of."""
+        kept = b""
+        if epochs and self.log.exists():
+            kept = b"".join(self.log.read_bytes().splitlines(keepends=True)[:epochs])
+        write_aside(self.log, kept)
+
+    def save(
+        self, config: TrainConfig, data: dict[str, Any], state: TrainState, report: EpochReport
+    ) -> None:
+        """Writes all three after an epoch: the model only if it is new, the state last."""
+        if report.best:
+            self.save_model(config, data, state, {})
+        with self.log.open("a") as log:
+            log.write(json.dumps(report._asdict()) + "\n")
+        header = {
+            "config": dataclasses.asdict(config),
+            "data": data,
+            "progress": {
+                name: value for name, value in state._asdict().items() if name not in _ARRAYS
+            },
+        }
+        checkpoint.write(self.state, "state", _arrays(state), header)
+
+    def save_model(
+        self,
+        config: TrainConfig,
+        data: dict[str, Any],
+        state: TrainState,
+        metrics: dict[str, float],
+    ) -> None:
+        """Writes the best network."""
+        training = {
+            **dataclasses.asdict(config),
+            "best_epoch": state.best_epoch,
+            "command": command_of(config, data["name"]),
+        }
+        checkpoint.save(
+            self.model,
+            state.best_params,
+            spec_of(config),
+            training=training,
+            data=data,
+            metrics=metrics,
+        )
+
+
+def command_of(config: TrainConfig, data_name: str) -> str:
+    """The command line that makes such a run again; settings at their default are left out."""
+    words = ["jaxnn", "train"]
+    if data_name != "MNIST, embedded part":
+        words += ["--data", "mnist" if data_name == "MNIST, whole" else "DIR"]
+    for setting in dataclasses.fields(config):
+        value = getattr(config, setting.name)
+        if value != setting.default:
+            values = value if isinstance(value, tuple) else (value,)
+            words += [f"--{setting.name.replace('_', '-')}", *map(str, values)]
+    return " ".join(words)
+
+
+_ARRAYS = ("params", "opt_state", "best_params")
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    return {name: getattr(state, name) for name in _ARRAYS}

@@ -1,0 +1,181 @@
+"""`jaxnn train`."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxnn.commands.output import say, write_json
+from jaxnn.config import TrainConfig
+from jaxnn.errors import ConfigError, DataError, RunError
+
+if TYPE_CHECKING:
+    from jaxnn.data import Dataset
+    from jaxnn.train import EpochReport, TrainState
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a network; its folder gets model.safetensors, state.safetensors and log.jsonl."""
+
+    config: TrainConfig = field(default_factory=TrainConfig)
+    data: str | None = None
+    """embedded, mnist (see `jaxnn data download`), or a folder of IDX files; else $JAXNN_DATA."""
+    out: Path | None = None
+    """The run's folder; runs/1, runs/2 ... where not given."""
+    resume: bool = False
+    """Go on with the run in --out, with the settings it has; only --epochs may change."""
+    overwrite: bool = False
+    """Start anew although --out holds a run."""
+    json: str | None = None
+    """Write the result to this file, or to standard output for -."""
+
+    def run(self, argv: list[str]) -> None:
+        """Trains, showing each epoch and saving after it; Ctrl-C keeps the best network so far."""
+        from jaxnn import data as datasets
+        from jaxnn import train
+        from jaxnn.commands.run_folder import RunFolder, new_folder
+        from jaxnn.terminal import TrainingDisplay
+
+        if self.resume and self.out is None:
+            raise ConfigError("--resume needs --out: name the run's folder")
+        config = self.config
+        if self.resume and self.out:
+            config = recorded_config(RunFolder(self.out).config(), self, argv)
+        elif self.out and not self.overwrite and RunFolder(self.out).has_run():
+            raise ConfigError(
+                f"{self.out} holds a run: go on with it by --resume, start anew by --overwrite, "
+                "or name another --out"
+            )
+        dataset = datasets.load(self.data)
+        train.check(config, dataset)
+        folder = RunFolder(self.out or new_folder(Path("runs")))
+        about = describe(dataset)
+        state = None
+        if self.resume:
+            folder.check_data(about)
+            state = folder.load_state(config, len(dataset.train_images) - config.validation)
+            if state.epoch >= config.epochs:
+                say(
+                    f"{folder.path} has {state.epoch} epochs already: ask for more by --epochs",
+                    self.json,
+                )
+        folder.start_log(state.epoch if state else 0)
+        reports: list[EpochReport] = []
+        with TrainingDisplay(config.epochs, state.epoch if state else 0) as display:
+
+            def on_epoch(state: "TrainState", report: "EpochReport") -> None:
+                display.epoch(
+                    report.epoch,
+                    report.cost,
+                    report.held_out_cost,
+                    report.held_out_accuracy,
+                    report.images_per_second,
+                )
+                reports.append(report)
+                folder.save(config, about, state, report)
+
+            try:
+                state = train.fit(config, dataset, state=state, on_epoch=on_epoch)
+            except KeyboardInterrupt:
+                kept = (
+                    f"the best network so far is in {folder.model}; "
+                    f"go on by `jaxnn train --out {folder.path} --resume`"
+                    if reports
+                    else "no epoch was done, nothing is saved"
+                )
+                raise RunError(f"interrupted: {kept}") from None
+        self.report(folder, config, dataset, state, reports)
+
+    def report(
+        self,
+        folder: Any,
+        config: TrainConfig,
+        dataset: "Dataset",
+        state: "TrainState",
+        reports: "list[EpochReport]",
+    ) -> None:
+        """Measures the best network on the test images, writes it down and says so."""
+        from jaxnn import metrics, models, train
+
+        model = models.build(train.spec_of(config))
+        result = metrics.evaluate(
+            state.best_params, dataset.test_images, dataset.test_labels, model=model
+        )
+        folder.save_model(
+            config,
+            describe(dataset),
+            state,
+            {"test_accuracy": result.accuracy, "test_cost": result.cost},
+        )
+        speeds = sorted(report.images_per_second for report in reports)
+        say(
+            f"test accuracy {result.accuracy:.2%}, cost {result.cost:.4f} on "
+            f"{len(dataset.test_labels):,} images, by epoch {state.best_epoch}; "
+            f"saved in {folder.model}",
+            self.json,
+        )
+        write_json(
+            self.json,
+            {
+                "test_accuracy": result.accuracy,
+                "test_cost": result.cost,
+                "best_epoch": state.best_epoch,
+                "epochs": state.epoch,
+                "images_per_second": speeds[len(speeds) // 2] if speeds else None,
+                "model": str(folder.model),
+                "config": dataclasses.asdict(config),
+                "history": [report._asdict() for report in reports],
+            },
+        )
+
+
+def describe(dataset: "Dataset") -> dict[str, Any]:
+    """What a file's header says of its data."""
+    from jaxnn.data import NAMES, checksum
+
+    found = checksum(dataset)
+    return {
+        "name": NAMES.get(found, "other"),
+        "checksum": found,
+        "train_images": len(dataset.train_images),
+        "test_images": len(dataset.test_images),
+    }
+
+
+def recorded_config(recorded: dict[str, Any], given: Train, argv: list[str]) -> TrainConfig:
+    """The settings of the run, with the epochs that the command line asks for.
+
+    The same words are parsed again with the run's settings as defaults, so that only what was
+    really given can differ.
+
+    Raises:
+      ConfigError: another setting than epochs was given and differs.
+      DataError: the recorded settings cannot be read.
+    """
+    import tyro
+
+    try:
+        before = TrainConfig(**{**recorded, "sizes": tuple(recorded["sizes"])})
+    except (TypeError, KeyError) as error:
+        raise DataError(f"the run in {given.out} was made by another version of jaxnn") from error
+    words = argv[argv.index("train") + 1 :]
+    after: TrainConfig = tyro.cli(
+        Train,
+        default=Train(config=before),
+        args=words,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+    ).config
+    for name, value in dataclasses.asdict(before).items():
+        if name != "epochs" and getattr(after, name) != value:
+            raise ConfigError(
+                f"the run in {given.out} has {name} {json.dumps(value)}, not "
+                f"{json.dumps(getattr(after, name))}: only --epochs may change on --resume"
+            )
+    if after.epochs != before.epochs and before.schedule != "constant":
+        raise ConfigError(
+            f"the run in {given.out} has a {before.schedule} schedule over {before.epochs} epochs: "
+            "its length cannot change on --resume"
+        )
+    return after

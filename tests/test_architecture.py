@@ -1,0 +1,121 @@
+"""The house: imports point downward only, files stay small. Read from the source, by AST."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Low to high; modules of one line are siblings, which never import each other.
+LAYERS = [
+    {"jaxnn.errors"},
+    {
+        "jaxnn.activations",
+        "jaxnn.augment",
+        "jaxnn.config",
+        "jaxnn.files",
+        "jaxnn.data",
+        "jaxnn.terminal",
+    },
+    {"jaxnn.costs"},
+    {"jaxnn.mlp"},
+    {"jaxnn.models"},
+    {"jaxnn.gradients", "jaxnn.metrics", "jaxnn.checkpoint"},
+    {"jaxnn.train"},
+    {"service.pb"},
+    {"service.config", "service.errors"},
+    {"service.codec", "service.predictor", "service.calls", "service.gate", "service.health"},
+    {"service.repository", "service.client", "service.status"},
+    {"service.dataplane"},
+    {"service.digits"},
+    {"service.server"},
+    {"jaxnn.commands.output"},
+    {"jaxnn.commands.run_folder"},
+    {
+        f"jaxnn.commands.{name}"
+        for name in ("train", "evaluate", "classify", "serve", "data", "info")
+    },
+    {"jaxnn.commands.demo"},
+    {"jaxnn.cli"},
+    {"jaxnn.__main__"},
+]
+RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+FACADES = {"jaxnn", "service", "jaxnn.commands"}  # packages that import nothing of the house
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the house by its dotted name, generated code left out."""
+    found = {}
+    for package in ("jaxnn", "service"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.parent.name == "pb":
+                continue
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def house(name: str) -> str | None:
+    """The entry of the table that a module belongs to; data and pb count as one module each."""
+    for package in ("jaxnn.data", "service.pb"):
+        if name == package or name.startswith(package + "."):
+            return package
+    return name if name in RANK or name in FACADES else None
+
+
+def imports(path: Path) -> set[str]:
+    """The house's modules that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                names.add(
+                    inner
+                    if house(inner) not in (None, house(node.module or ""))
+                    else node.module or ""
+                )
+    return {name for name in names if name.split(".")[0] in ("jaxnn", "service")}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_downward(name: str) -> None:
+    own = house(name)
+    assert own is not None, f"{name} has no place in the table of layers"
+    for imported in imports(MODULES[name]):
+        target = house(imported)
+        assert target is not None, f"{name} imports {imported}, which has no place in the table"
+        if target in FACADES or target == own:
+            continue
+        assert own not in FACADES, f"{name} imports {imported}"
+        assert RANK[target] < RANK[own], f"{name} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in MODULES if n.startswith("jaxnn") and not n.startswith("jaxnn.c")]
+)
+def test_the_network_knows_nothing_of_the_service(name: str) -> None:
+    text = MODULES[name].read_text()
+    assert not {"service", "grpc"} & {name.split(".")[0] for name in imports(MODULES[name])}
+    assert "import grpc" not in text
+
+
+def test_the_service_knows_the_network_through_few_doors() -> None:
+    doors = {"jaxnn.models", "jaxnn.checkpoint", "jaxnn.errors", "jaxnn.data"}
+    for name in MODULES:
+        if name.startswith("service."):
+            used = {found for found in imports(MODULES[name]) if found.startswith("jaxnn.")}
+            assert used <= doors, f"{name} imports {used - doors}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_file_is_much_above_250_lines(name: str) -> None:
+    assert len(MODULES[name].read_text().splitlines()) <= 260
+    assert MODULES[name].name != "utils.py"
