@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench serve protos clean
+.PHONY: demo test check bench figures serve protos clean
 
 demo: $(VENV)/core
 	$(BIN)/jaxnn demo
@@ -22,8 +22,14 @@ check: $(VENV)/dev $(VENV)-protos/done
 	$(VENV)-protos/bin/python scripts/generate_protos.py --check
 	$(MAKE) test
 
+# Runs every command of the page; they draw its pictures.
+figures: $(VENV)/dev
+	$(BIN)/python scripts/run_page.py docs/how-it-learns.md docs
+	rm -rf docs/run
+
 bench: $(VENV)/core
-	$(BIN)/python -m benchmarks
+	$(PIP) torch==2.13.0
+	$(BIN)/python -m benchmarks.epoch
 
 $(VENV)/core: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxnn needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
@@ -32,7 +38,7 @@ $(VENV)/core: pyproject.toml
 	touch $@
 
 $(VENV)/dev: $(VENV)/core
-	$(PIP) --editable '.[dev,plots]'
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 # Apart from the rest, since the compiler asks for an older protobuf than the service runs on.

@@ -13,6 +13,7 @@ training gives the same bytes.
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from jaxnn.models import Spec
 
 FORMAT = 1
 MAX_BYTES = 2**31
+MAX_LAYERS = 1000
 SHIPPED = Path(__file__).parent / "shipped" / "mlp.safetensors"
 _KEY = "jaxnn"
 _ZEROS = "0" * 64
@@ -83,6 +85,7 @@ def save(
     }
     tensors = _flatten(params)
     _fit(tensors, _template(spec), Path(path))
+    _check_finite(tensors, Path(path))
     write(path, "model", tensors, header)
 
 
@@ -98,6 +101,7 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
     if not all(isinstance(section, dict) for section in sections):
         raise CheckpointError(f"{path} has a header without training, data or metrics")
     params = _fit(contents.tensors, _template(spec), Path(path))
+    _check_finite(contents.tensors, Path(path))
     training, data, metrics = sections
     return ModelFile(params, spec, training, data, metrics, contents.digest)  # type: ignore[arg-type]
 
@@ -109,7 +113,7 @@ def write(path: str | os.PathLike[str], kind: str, tree: Any, header: dict[str, 
         full = {"format": FORMAT, "kind": kind, "sha256": digest, **header}
         # One metadata entry only: safetensors does not keep the order of several.
         return safetensors.numpy.save(
-            _flatten(tree), metadata={_KEY: json.dumps(full, sort_keys=True)}
+            _flatten(tree), metadata={_KEY: json.dumps(full, sort_keys=True, default=float)}
         )
 
     digest = hashlib.sha256(encoded(_ZEROS)).hexdigest()
@@ -130,7 +134,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Contents:
         tensors = safetensors.numpy.load(blob)
         length = int.from_bytes(blob[:8], "little")
         metadata = json.loads(blob[8 : 8 + length]).get("__metadata__", {})
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not a whole safetensors file: it is truncated, damaged or something else; "
             "take another copy or train the model again"
@@ -162,37 +166,40 @@ def restore(contents: Contents, like: Any, path: str | os.PathLike[str]) -> Any:
 
 def _bytes(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise CheckpointError(f"{path} has {size:,} bytes, more than a model's {MAX_BYTES:,}")
-        return path.read_bytes()
+        if path.exists() and not path.is_file():  # a folder; a pipe or device might never end
+            raise CheckpointError(f"{path} could not be read: it is no file, name a model file")
+        with path.open("rb") as file:
+            blob = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path} does not exist: name a model file") from error
     except OSError as error:
         raise CheckpointError(f"{path} could not be read: {error.strerror}") from error
+    if len(blob) > MAX_BYTES:
+        raise CheckpointError(f"{path} has more than the {MAX_BYTES:,} bytes that a model may have")
+    return blob
 
 
 def _header(text: str, path: Path) -> dict[str, Any]:
     try:
         header = json.loads(text)
         version, digest = header["format"], header["sha256"]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: its header cannot be read") from error
     if not isinstance(version, int) or version > FORMAT:
         raise CheckpointError(
             f"{path} has format version {version}, this jaxnn reads up to {FORMAT}: upgrade jaxnn"
         )
-    if not isinstance(digest, str) or len(digest) != 64:
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise CheckpointError(f"{path} is damaged: its header has no checksum")
     return header
 
 
 def _spec(fields: Any, path: Path) -> Spec:
     try:
-        sizes = tuple(int(size) for size in fields["sizes"])
+        sizes = tuple(int(size) for size in fields["sizes"][:MAX_LAYERS])
         spec = Spec(**{**fields, "sizes": sizes})
         models.build(spec)
-    except (TypeError, KeyError, ValueError, ConfigError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, ConfigError) as error:
         raise CheckpointError(f"{path} names a network that this jaxnn cannot build") from error
     return spec
 
@@ -214,9 +221,10 @@ def _flatten(tree: Any) -> dict[str, Any]:
 def _fit(tensors: dict[str, np.ndarray], like: Any, path: Path) -> Any:
     expected = _flatten(like)
     if expected.keys() != tensors.keys():
+        extra, missing = tensors.keys() - expected.keys(), expected.keys() - tensors.keys()
         raise CheckpointError(
-            f"{path} holds the arrays {', '.join(sorted(tensors))}, "
-            f"expected {', '.join(sorted(expected))}"
+            f"{path} does not hold the arrays of its network: {_some(extra)} too much, "
+            f"{_some(missing)} missing"
         )
     for name, leaf in expected.items():
         found = tensors[name]
@@ -224,6 +232,14 @@ def _fit(tensors: dict[str, np.ndarray], like: Any, path: Path) -> Any:
             raise CheckpointError(
                 f"{path}: {name} is {found.dtype} {found.shape}, expected {leaf.dtype} {leaf.shape}"
             )
+    return jax.tree.unflatten(jax.tree.structure(like), [tensors[name] for name in expected])
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "") or "none"
+
+
+def _check_finite(tensors: dict[str, np.ndarray], path: Path) -> None:
+    for name, found in tensors.items():
         if not np.all(np.isfinite(found)):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity: train the model again")
-    return jax.tree.unflatten(jax.tree.structure(like), [tensors[name] for name in expected])

@@ -16,6 +16,9 @@ class TrainConfig:
     """Activation of the last layer."""
     cost: Literal["quadratic", "cross_entropy"] = "quadratic"
     """Cost of one example; a batch's is the mean."""
+    l2: float = 0.0
+    """Weight decay: adds l2/2 times the sum of the squared weights, biases left alone, to a batch's
+    mean cost."""
     epochs: int = 30
     """Passes over the training images."""
     batch_size: int = 100

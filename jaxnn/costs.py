@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
 
 from jaxnn.activations import sigmoid, sigmoid_derivative
 from jaxnn.errors import ConfigError, ShapeError
@@ -32,7 +33,7 @@ def quadratic(a: Array, y: Array) -> Array:
     Returns:
       A scalar in [0, n_out] where a and y lie in [0, 1].
     """
-    check_target(a, y)
+    a, y = matched(a, y)
     return jnp.sum((a - y) ** 2)
 
 
@@ -49,15 +50,21 @@ def cross_entropy(a: Array, y: Array) -> Array:
     Returns:
       A scalar, at least 0.
     """
-    check_target(a, y)
+    a, y = matched(a, y)
     tiny = jnp.finfo(a.dtype).tiny
     return -jnp.sum(y * jnp.log(jnp.maximum(a, tiny)) + (1 - y) * jnp.log(jnp.maximum(1 - a, tiny)))
 
 
-def check_target(a: Array, y: Array) -> None:
-    """Raises ShapeError where a target does not have the outputs' shape (it would broadcast)."""
+def matched(a: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Outputs and target as arrays.
+
+    Raises:
+      ShapeError: they differ in shape; a wrong target would broadcast.
+    """
+    a, y = jnp.asarray(a), jnp.asarray(y)
     if a.shape != y.shape:
         raise ShapeError(f"y has shape {y.shape}, but the outputs have shape {a.shape}")
+    return a, y
 
 
 class Objective(NamedTuple):

@@ -13,8 +13,10 @@ def write_aside(path: Path, blob: bytes) -> None:
     Killed at any moment, `path` holds either what it held before or all of `blob`.
 
     Raises:
-      RunError: the folder cannot be made or written to, or the disk is full.
+      RunError: `path` is a folder, the folder cannot be made or written to, or the disk is full.
     """
+    if not path.name or path.is_dir():
+        raise RunError(f"{path} could not be written: it is a folder, name a file")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +25,9 @@ def write_aside(path: Path, blob: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
+    except BaseException as error:  # Ctrl-C too must leave nothing behind
         with contextlib.suppress(OSError):
             part.unlink()
-        raise RunError(f"{path} could not be written: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise RunError(f"{path} could not be written: {error.strerror}") from error
+        raise

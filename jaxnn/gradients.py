@@ -4,6 +4,9 @@ Three roads to one gradient, and tests that they meet: `autodiff_gradient` (`jax
 cost), the mean of `per_example_gradients` (the explicit backprop under `vmap`), and
 `batch_gradient` (the explicit backprop contracted over the batch, as fast as the first).
 All take a batch, x [B, n_in] and y [B, n_out], and a model, by default the classic network.
+
+Weight decay, `l2`, adds l2/2 times the sum of the squared weights to a batch's mean cost, and so
+l2 times each weight to its gradient; biases are left alone.
 """
 
 from typing import Any
@@ -19,15 +22,28 @@ from jaxnn.models import Model
 CLASSIC = models.build()
 
 
-def batch_cost(params: Any, x: Array, y: Array, *, model: Model = CLASSIC) -> Array:
-    """The mean over the batch of the cost of one example, a scalar."""
+def is_weights(leaf: Array) -> bool:
+    """Whether an array of parameters is weights (of rank 2 or more), and not biases."""
+    return leaf.ndim >= 2
+
+
+def batch_cost(
+    params: Any, x: Array, y: Array, *, model: Model = CLASSIC, l2: float = 0.0
+) -> Array:
+    """The mean over the batch of the cost of one example, plus weight decay, a scalar."""
     _check_batch(x, y)
-    return jnp.mean(jax.vmap(model.cost, in_axes=(None, 0, 0))(params, x, y))
+    mean = jnp.mean(jax.vmap(model.cost, in_axes=(None, 0, 0))(params, x, y))
+    if not l2:
+        return mean
+    weights = [leaf for leaf in jax.tree.leaves(params) if is_weights(leaf)]
+    return mean + l2 / 2 * sum(jnp.sum(leaf**2) for leaf in weights)
 
 
-def autodiff_gradient(params: Any, x: Array, y: Array, *, model: Model = CLASSIC) -> Any:
+def autodiff_gradient(
+    params: Any, x: Array, y: Array, *, model: Model = CLASSIC, l2: float = 0.0
+) -> Any:
     """`jax.grad` of `batch_cost`: the same tree as params."""
-    return jax.grad(batch_cost)(params, x, y, model=model)
+    return jax.grad(batch_cost)(params, x, y, model=model, l2=l2)
 
 
 def per_example_gradients(params: Any, x: Array, y: Array, *, model: Model = CLASSIC) -> Any:
@@ -36,10 +52,17 @@ def per_example_gradients(params: Any, x: Array, y: Array, *, model: Model = CLA
     return jax.vmap(model.backprop, in_axes=(None, 0, 0))(params, x, y)
 
 
-def batch_gradient(params: Any, x: Array, y: Array, *, model: Model = CLASSIC) -> Any:
-    """The mean of `per_example_gradients`, by matrix products: the same tree as params."""
+def batch_gradient(
+    params: Any, x: Array, y: Array, *, model: Model = CLASSIC, l2: float = 0.0
+) -> Any:
+    """The mean of `per_example_gradients`, by matrix products, plus weight decay: as params."""
     _check_batch(x, y)
-    return model.batch_backprop(params, x, y)
+    mean = model.batch_backprop(params, x, y)
+    if not l2:
+        return mean
+    return jax.tree.map(
+        lambda slope, leaf: slope + l2 * leaf if is_weights(leaf) else slope, mean, params
+    )
 
 
 def descent_direction(gradient: Any) -> Any:

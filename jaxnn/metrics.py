@@ -111,7 +111,8 @@ def confusion_matrix(predicted: ArrayLike, actual: ArrayLike, classes: int = 10)
     predicted, actual = _labels(predicted, actual)
     if min(predicted.min(), actual.min()) < 0 or max(predicted.max(), actual.max()) >= classes:
         raise ShapeError(f"labels lie outside 0 to {classes - 1}")
-    counts = np.bincount(actual.astype(np.int64) * classes + predicted, minlength=classes**2)
+    cells = actual.astype(np.int64) * classes + predicted.astype(np.int64)
+    counts = np.bincount(cells, minlength=classes**2)
     return counts.reshape(classes, classes)
 
 
@@ -130,9 +131,10 @@ def _flat(images: ArrayLike, model: Model) -> Array:
     """uint8 [N, ...] -> uint8 [N, n_in] on the device."""
     images = jnp.asarray(images)
     n_in = model.spec.sizes[0]
-    if images.ndim < 2 or images.dtype != jnp.uint8 or images[0].size != n_in:
+    fits = images.ndim > 1 and len(images) > 0 and images[0].size == n_in
+    if not fits or images.dtype != jnp.uint8:
         raise ShapeError(
             f"images are {images.dtype} {images.shape}, expected uint8 [N, {n_in}] "
-            "or the same as pictures"
+            "or the same as pictures, N at least 1"
         )
     return images.reshape(len(images), n_in)

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from jaxnn.activations import activation as activation_named
-from jaxnn.costs import check_target
+from jaxnn.costs import matched
 from jaxnn.costs import objective as objective_of
 from jaxnn.errors import ConfigError, ShapeError
 
@@ -72,7 +72,7 @@ def init(
         jax.random.split(key, len(sizes) - 1), sizes, sizes[1:], strict=False
     ):
         weights_key, biases_key = jax.random.split(layer_key)
-        weights = jax.random.normal(weights_key, (n_out, n_in), dtype) / n_in**0.5
+        weights = jax.random.normal(weights_key, (n_out, n_in), dtype) / float(n_in) ** 0.5
         layers.append(Layer(weights, jax.random.normal(biases_key, (n_out,), dtype)))
     return tuple(layers)
 
@@ -96,6 +96,7 @@ def trace(
     Raises:
       ShapeError: x does not fit the first layer (while tracing, under jit).
     """
+    x = jnp.asarray(x)
     n_in = params[0].weights.shape[1]
     if x.shape != (n_in,):
         raise ShapeError(f"x has shape {x.shape}, expected ({n_in},): one example, flattened")
@@ -139,7 +140,7 @@ def example_cost(
       ShapeError: x or y does not fit the layers.
     """
     z = trace(params, x, activation=activation, output=output).z[-1]
-    check_target(z, y)
+    z, y = matched(z, y)
     return objective_of(output, cost).cost(z, y)
 
 
@@ -164,7 +165,7 @@ def deltas(
     """
     slope = activation_named(activation).derivative
     z, a = trace(params, x, activation=activation, output=output)
-    check_target(z[-1], y)
+    _, y = matched(z[-1], y)
     delta = objective_of(output, cost).delta(z[-1], y)  # BP1
     found = [delta]
     for layer, z_before in zip(params[:0:-1], z[-2::-1], strict=True):

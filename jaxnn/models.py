@@ -63,13 +63,17 @@ def _mlp(spec: Spec) -> Model:
 FAMILIES = {"mlp": _mlp}
 
 
-@lru_cache
 def build(spec: Spec = Spec()) -> Model:  # noqa: B008 - a Spec is a tuple
     """The model that a spec names.
 
     Raises:
       ConfigError: a family, activation, cost or layer size that is not known or cannot be.
     """
+    return _built(spec._replace(sizes=tuple(spec.sizes)))
+
+
+@lru_cache
+def _built(spec: Spec) -> Model:
     if spec.family not in FAMILIES:
         raise ConfigError(f"unknown family {spec.family!r}: choose one of {', '.join(FAMILIES)}")
     if len(spec.sizes) < 2 or min(spec.sizes) < 1:

@@ -11,7 +11,7 @@ from trees import relative_difference, same_bytes
 
 from jaxnn import metrics, models, train
 from jaxnn.data import Dataset
-from jaxnn.errors import ConfigError, RunError
+from jaxnn.errors import ConfigError, RunError, ShapeError
 from jaxnn.train import TrainConfig, TrainState, fit
 
 CONFIG = TrainConfig(sizes=(784, 8, 10), epochs=3, batch_size=20, learning_rate=1.0)
@@ -155,7 +155,7 @@ def test_an_epoch_compiles_once(blobs: Dataset) -> None:
     fit(changed(epochs=7, seed=4), blobs)
     assert train.epoch_function.cache_info().misses == 1
     model = models.build(train.spec_of(CONFIG))
-    function = train.epoch_function(model, train.optimizer_of(CONFIG, 11), CONFIG.gradient, 0)
+    function = train.epoch_function(model, train.optimizer_of(CONFIG, 11), CONFIG.gradient, 0, 0.0)
     assert function._cache_size() == 1  # type: ignore[attr-defined]
 
 
@@ -184,6 +184,8 @@ def test_divergence_is_one_sentence(blobs: Dataset) -> None:
         fit(config, blobs)
 
 
+@pytest.mark.filterwarnings("ignore:optax|.*:UserWarning")  # of ones that optax will drop
+@pytest.mark.filterwarnings("ignore:optax:DeprecationWarning")
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
@@ -193,8 +195,15 @@ def test_divergence_is_one_sentence(blobs: Dataset) -> None:
         ({"sizes": (783, 10)}, "begin with 783, but an image has 784 pixels"),
         ({"sizes": (784, 9)}, "end with 9, but labels go up to 9"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 231}, "batch_size is 231, but there are 230"),
-        ({"validation": 230}, "but there are 0"),
+        ({"batch_size": 231}, "batch_size is 231, expected 1 to 230 with 230 images"),
+        ({"validation": 230}, "expected 1 to 0|expected 0 to 229"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"shift": 14}, "shift is 14, expected 0 to 13"),
+        ({"optimizer": "dpsgd"}, "dpsgd needs more"),
+        ({"optimizer": "lbfgs"}, "lbfgs needs more"),
+        ({"optimizer": "noisy_sgd"}, "noisy_sgd keeps a random key"),
+        ({"schedule": "cosin"}, "choose constant or cosine"),
+        ({"gradient": "x"}, "choose autodiff or backprop"),
         ({"epochs": -1}, "epochs is -1"),
         ({"seed": -1}, "seed is -1"),
         ({"shift": -1}, "shift is -1"),
@@ -204,10 +213,24 @@ def test_divergence_is_one_sentence(blobs: Dataset) -> None:
     ],
 )
 def test_settings_that_cannot_be_are_refused(
-    changes: dict[str, object], sentence: str, blobs: Dataset
+    changes: dict[str, object], sentence: str, blobs: Dataset, standard_promotion: None
 ) -> None:
     with pytest.raises(ConfigError, match=sentence):
         fit(changed(**changes), blobs)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train_labels": np.zeros(100, np.uint8)},
+        {"train_images": np.zeros((230, 28, 28), np.float32)},
+        {"train_labels": np.full(230, -1)},
+        {"test_images": np.zeros((0, 28, 28), np.uint8), "test_labels": np.zeros(0, np.uint8)},
+    ],
+)
+def test_data_that_cannot_be_are_refused(changes: dict[str, np.ndarray], blobs: Dataset) -> None:
+    with pytest.raises(ShapeError):
+        fit(CONFIG, blobs._replace(**changes))
 
 
 def test_momentum_reaches_the_optimizer(blobs: Dataset) -> None:

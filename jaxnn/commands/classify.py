@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from jaxnn.commands.output import say, write_json
-from jaxnn.errors import DataError
+from jaxnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
+
+MAX_BYTES = 64 * 2**20  # of a picture file
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Classify:
             raise DataError(
                 "no picture given: name one or more files, as in `jaxnn classify 7.png`"
             )
+        if self.server and self.model:
+            raise ConfigError("--server and --model exclude each other: the server has its model")
         from jaxnn.data import preprocess
 
         pictures, names = [], []
@@ -66,14 +70,21 @@ class Classify:
 
             with DigitClient(self.server) as client:
                 return client.classify(np.stack(pictures)).scores
-        from jaxnn import checkpoint, metrics, models
+        from jaxnn import metrics, models
+        from jaxnn.commands import inputs
 
-        file = checkpoint.load(self.model or checkpoint.SHIPPED)
+        file = inputs.load_model(self.model)
         return metrics.scores(file.params, np.stack(pictures), model=models.build(file.spec))
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        if path.exists() and not path.is_file():  # a pipe or device might never end
+            raise DataError(f"{path} could not be read: it is no file")
+        with path.open("rb") as file:
+            blob = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} could not be read: {error.strerror}") from error
+    if len(blob) > MAX_BYTES:
+        raise DataError(f"{path} has more than {MAX_BYTES:,} bytes: give a smaller picture")
+    return blob

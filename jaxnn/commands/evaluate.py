@@ -25,28 +25,17 @@ class Eval:
 
     def run(self, argv: list[str]) -> None:
         """Prints accuracy, cost and the confusion matrix."""
-        from jaxnn import checkpoint, metrics, models
-        from jaxnn import data as datasets
+        from jaxnn import data
+        from jaxnn.commands import inputs
 
-        file = checkpoint.load(self.model or checkpoint.SHIPPED)
-        dataset = datasets.load(self.data)
-        result = metrics.evaluate(
-            file.params, dataset.test_images, dataset.test_labels, model=models.build(file.spec)
-        )
+        dataset = data.load(self.data)
+        result = inputs.evaluate(inputs.load_model(self.model), dataset)
         count = len(dataset.test_labels)
         say(
             f"test accuracy {result.accuracy:.2%}, cost {result.cost:.4f} on {count:,} images",
             self.json,
         )
         say(confusion_text(result.confusion), self.json)
-        here = datasets.NAMES.get(datasets.checksum(dataset))
-        if (file.data.get("name"), here) == ("MNIST, whole", "MNIST, embedded part"):
-            say(
-                "note: this model was trained on all 60,000 training images of MNIST, and these "
-                "are some of them: measure it on images it has not seen by "
-                "`jaxnn data download` and --data mnist",
-                self.json,
-            )
         write_json(
             self.json,
             {

@@ -53,9 +53,10 @@ class RunFolder:
           CheckpointError: nothing to go on from, or a damaged state.
         """
         if not self.state.exists():
-            raise CheckpointError(
-                f"{self.path} holds no state.safetensors to resume: leave --resume out to begin"
+            begin = (
+                "begin again by --overwrite" if self.has_run() else "leave --resume out to begin"
             )
+            raise CheckpointError(f"{self.path} holds no state.safetensors to resume: {begin}")
         return checkpoint.read(self.state, "state").header["config"]
 
     def check_data(self, about: dict[str, Any]) -> None:
@@ -76,11 +77,17 @@ class RunFolder:
         return TrainState(**arrays, **contents.header["progress"])
 
     def start_log(self, epochs: int) -> None:
-        """Keeps the log's first epochs, those that the state knows of."""
-        kept = b""
-        if epochs and self.log.exists():
-            kept = b"".join(self.log.read_bytes().splitlines(keepends=True)[:epochs])
-        write_aside(self.log, kept)
+        """Keeps the log's lines of the epochs that the state knows of; begins anew for none.
+
+        Anew, an old state goes at once: it does not belong to the models to come.
+        """
+        for part in self.path.glob(".*.part"):  # of a process that was killed
+            part.unlink()
+        if not epochs:
+            self.state.unlink(missing_ok=True)
+        lines = self.log.read_bytes().splitlines() if epochs and self.log.exists() else []
+        kept = [line for line in lines if _epoch_of(line) in range(1, epochs + 1)]
+        write_aside(self.log, b"".join(line + b"\n" for line in kept))
 
     def save(
         self, config: TrainConfig, data: dict[str, Any], state: TrainState, report: EpochReport
@@ -120,6 +127,14 @@ class RunFolder:
             data=data,
             metrics=metrics,
         )
+
+
+def _epoch_of(line: bytes) -> Any:
+    """The epoch that a line of the log tells of; None where it is no such line."""
+    try:
+        return json.loads(line)["epoch"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def command_of(config: TrainConfig, data_name: str) -> str:

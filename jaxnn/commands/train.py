@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,12 @@ class Train:
         from jaxnn.commands.run_folder import RunFolder, new_folder
         from jaxnn.terminal import TrainingDisplay
 
+        for name, path in (("out", self.out), ("json", self.json)):
+            if path and Path(path).exists() and Path(path).is_dir() != (name == "out"):
+                raise ConfigError(
+                    f"--{name} {path} is a {'file' if name == 'out' else 'folder'}, "
+                    f"expected a {'folder' if name == 'out' else 'file'}"
+                )
         if self.resume and self.out is None:
             raise ConfigError("--resume needs --out: name the run's folder")
         config = self.config
@@ -56,7 +63,12 @@ class Train:
         if self.resume:
             folder.check_data(about)
             state = folder.load_state(config, len(dataset.train_images) - config.validation)
-            if state.epoch >= config.epochs:
+            if state.epoch > config.epochs:
+                raise ConfigError(
+                    f"{folder.path} has {state.epoch} epochs, --epochs is {config.epochs}: "
+                    "ask for at least as many"
+                )
+            if state.epoch == config.epochs:
                 say(
                     f"{folder.path} has {state.epoch} epochs already: ask for more by --epochs",
                     self.json,
@@ -79,12 +91,13 @@ class Train:
             try:
                 state = train.fit(config, dataset, state=state, on_epoch=on_epoch)
             except KeyboardInterrupt:
-                kept = (
-                    f"the best network so far is in {folder.model}; "
-                    f"go on by `jaxnn train --out {folder.path} --resume`"
-                    if reports
-                    else "no epoch was done, nothing is saved"
-                )
+                kept = "no epoch was done, nothing is saved"
+                if folder.state.exists():
+                    data_flag = f" --data {shlex.quote(self.data)}" if self.data else ""
+                    kept = (
+                        f"the best network so far is in {folder.model}; go on by `jaxnn train "
+                        f"--resume --out {shlex.quote(str(folder.path))}{data_flag}`"
+                    )
                 raise RunError(f"interrupted: {kept}") from None
         self.report(folder, config, dataset, state, reports)
 

@@ -63,7 +63,10 @@ def load(source: str | Path | None = None) -> Dataset:
             return _directory(cache_directory())
         except DataError as error:
             raise DataError(f"{error}; run `jaxnn data download` to fetch MNIST") from None
-    return _directory(Path(source).expanduser())
+    try:
+        return _directory(Path(source).expanduser())
+    except RuntimeError:  # of expanduser
+        raise DataError(f"{source} names the home of a user who is not here") from None
 
 
 def checksum(dataset: Dataset) -> str:
@@ -119,7 +122,11 @@ def _embedded() -> Dataset:
 
 
 def _directory(directory: Path) -> Dataset:
-    if not directory.is_dir():
+    try:
+        there = directory.is_dir()
+    except OSError as error:  # a name too long, or a folder that may not be searched
+        raise DataError(f"{str(directory)[:80]} cannot be read: {error.strerror}") from None
+    if not there:
         raise DataError(
             f"{directory} is not a directory: give one that holds the four IDX files of MNIST, "
             f'or "embedded", or "mnist"'

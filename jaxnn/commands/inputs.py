@@ -1,0 +1,54 @@
+"""Models and digits for the commands, checked to fit each other."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxnn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxnn.checkpoint import ModelFile
+    from jaxnn.data import Dataset
+    from jaxnn.metrics import Evaluation
+
+
+def load_model(path: Path | None) -> "ModelFile":
+    """A model that sees the pixels of a digit; the one that ships with jaxnn where none is named.
+
+    Raises:
+      CheckpointError: the file cannot be used.
+      ConfigError: the model sees something else than 784 pixels.
+    """
+    from jaxnn import checkpoint
+
+    file = checkpoint.load(path or checkpoint.SHIPPED)
+    if file.spec.family != "mlp" or file.spec.sizes[0] != 784:
+        raise ConfigError(
+            f"{path} is of family {file.spec.family} and sees {file.spec.sizes[0]} numbers: a "
+            "picture needs an mlp that sees 784 pixels"
+        )
+    return file
+
+
+def check_labels(file: "ModelFile", dataset: "Dataset") -> None:
+    """Raises ConfigError where the data have a digit that the network does not know."""
+    top, classes = int(dataset.test_labels.max()), file.spec.sizes[-1]
+    if top >= classes:
+        raise ConfigError(f"the digits go up to {top}, but the network knows {classes} of them")
+
+
+def evaluate(file: "ModelFile", dataset: "Dataset", note: bool = True) -> "Evaluation":
+    """Measures a network on the test images; says on stderr where it was trained on them."""
+    from jaxnn import data as datasets
+    from jaxnn import metrics, models
+
+    check_labels(file, dataset)
+    here = datasets.NAMES.get(datasets.checksum(dataset))
+    if note and (file.data.get("name"), here) == ("MNIST, whole", "MNIST, embedded part"):
+        print(
+            "note: the model was trained on these digits too; measure it on unseen ones by "
+            "`jaxnn data download` and --data mnist",
+            file=sys.stderr,
+        )
+    model = models.build(file.spec)
+    return metrics.evaluate(file.params, dataset.test_images, dataset.test_labels, model=model)
