@@ -9,17 +9,22 @@ PyTorch takes part where it is installed (`pip install torch==2.13.0`).
 """
 
 import argparse
+import dataclasses
+import importlib.metadata
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from benchmarks import timing
+from benchmarks.timing import Contestant
 from jaxnn import data, train
 from jaxnn.train import TrainConfig
 
 EXAMPLES = 60_000
+OURS = "jaxnn, autodiff"
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -30,14 +35,14 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images, np.tile(dataset.train_labels, repeats)[:EXAMPLES]
 
 
-def ours(config: TrainConfig, images: np.ndarray, labels: np.ndarray) -> Callable[[], list]:
+def ours(config: TrainConfig) -> Callable[[], list]:
     """An epoch by jaxnn.train, as `fit` runs it."""
     model = train.models.build(train.spec_of(config))
     optimizer = train.optimizer_of(config, EXAMPLES // config.batch_size)
     train_epoch = train.epoch_function(model, optimizer, config.gradient, config.shift)
     key = jax.random.key(0)
     state = train.initial_state(config, EXAMPLES)
-    on_device = jax.device_put((images, labels))
+    on_device = jax.device_put(digits())
 
     def run() -> list:
         carry = jax.tree.map(jax.numpy.array, (state.params, state.opt_state))
@@ -54,8 +59,9 @@ def first_params(config: TrainConfig) -> list[list[np.ndarray]]:
     return [[np.array(layer.weights), np.array(layer.biases)] for layer in params]
 
 
-def in_numpy(config: TrainConfig, images: np.ndarray, labels: np.ndarray) -> Callable[[], list]:
+def in_numpy(config: TrainConfig) -> Callable[[], list]:
     """The same epoch in batched NumPy; images are kept as uint8, which is the faster way."""
+    images, labels = digits()
     rate = np.float32(config.learning_rate)
     targets = np.eye(10, dtype=np.float32)
     scale = np.float32(1 / 255)
@@ -80,17 +86,16 @@ def in_numpy(config: TrainConfig, images: np.ndarray, labels: np.ndarray) -> Cal
     return run
 
 
-def in_torch(
-    config: TrainConfig, images: np.ndarray, labels: np.ndarray, threads: int
-) -> Callable[[], list]:
+def in_torch(config: TrainConfig, threads: int) -> Callable[[], list]:
     """The usual PyTorch loop over shuffled batches, images as uint8 as well."""
     import torch
 
+    torch.set_num_threads(threads)
+    images, labels = digits()
     pixels = torch.from_numpy(images.copy())
     targets = torch.eye(10)[torch.from_numpy(labels.astype(np.int64))]
 
     def run() -> list:
-        torch.set_num_threads(threads)
         layers: list = []
         for w, b in first_params(config):
             linear = torch.nn.Linear(w.shape[1], w.shape[0])
@@ -120,37 +125,36 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    images, labels = digits()
-    configs = {
-        f"jaxnn, {gradient}": TrainConfig(batch_size=options.batch_size, gradient=gradient)
-        for gradient in ("autodiff", "backprop")
+    config = TrainConfig(batch_size=options.batch_size)
+    by_hand = dataclasses.replace(config, gradient="backprop")
+    contestants = {
+        OURS: Contestant(partial(ours, config), 2),
+        "jaxnn, backprop": Contestant(partial(ours, by_hand), 2),
+        "NumPy, 1 thread": Contestant(partial(in_numpy, config), 1),
+        "NumPy, 2 threads": Contestant(partial(in_numpy, config), 2),
     }
-    contestants = {name: ours(config, images, labels) for name, config in configs.items()}
-    config = configs["jaxnn, autodiff"]
-    contestants["NumPy, batched"] = in_numpy(config, images, labels)
     try:
-        import torch
-    except ImportError:
+        version = importlib.metadata.version("torch").split("+")[0]
+    except importlib.metadata.PackageNotFoundError:
         print("PyTorch is not here and takes no part: pip install torch==2.13.0")
     else:
         for threads in (1, 2):
-            name = f"PyTorch {torch.__version__.split('+')[0]}, {threads} thread(s)"
-            contestants[name] = in_torch(config, images, labels, threads)
+            name = f"PyTorch {version}, {threads} thread{'s' * (threads > 1)}"
+            contestants[name] = Contestant(partial(in_torch, config, threads), threads)
 
-    expected = contestants["NumPy, batched"]()
-    for name, run in contestants.items():
-        for found, truth in zip(run(), expected, strict=True):
+    outcomes = timing.interleaved(contestants, options.repeats)
+    for name, outcome in outcomes.items():
+        pairs = zip(outcome.result, outcomes["NumPy, 1 thread"].result, strict=True)
+        for found, truth in pairs:
             # 600 float32 steps, each rounding differently.
             np.testing.assert_allclose(found, truth, rtol=0.02, atol=2e-3, err_msg=name)
-
-    times = timing.interleaved(contestants, options.repeats)
     print(f"one epoch of {EXAMPLES:,} images, batch {options.batch_size}, 784-16-16-10")
-    print(timing.table(times, "jaxnn, autodiff"))
+    print(timing.table(outcomes, OURS))
     timing.write(
         options.json,
         {
             "batch_size": options.batch_size,
-            "seconds": {name: one._asdict() for name, one in times.items()},
+            "seconds": {name: one.times._asdict() for name, one in outcomes.items()},
         },
     )
 
