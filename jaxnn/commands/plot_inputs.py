@@ -1,0 +1,90 @@
+"""What the pictures of `jaxnn plot` are made of: models, digits, training logs."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from jaxnn.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+SHORT_RUN = 20  # epochs that `plot costs` trains where no run is named
+MAX_LOG_BYTES = 2**26
+FIELDS = ("epoch", "cost", "held_out_cost", "held_out_accuracy")
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """What every picture of a network asks for."""
+
+    model: Annotated[Path | None, tyro.conf.Positional] = None
+    """A model file; the one that ships with jaxnn where not given."""
+
+
+@dataclass(frozen=True)
+class OfModelAndDigits(OfModel):
+    """And what those ask for that show digits."""
+
+    data: str | None = None
+    """embedded, mnist, or a folder of IDX files; else $JAXNN_DATA."""
+
+
+def read_log(path: Path) -> "dict[str, np.ndarray]":
+    """FIELDS of every epoch in a run's log, each [epochs].
+
+    Raises:
+      DataError: missing, too large, empty, or a line that is not an epoch's record.
+    """
+    import numpy as np
+
+    try:
+        if path.stat().st_size > MAX_LOG_BYTES:
+            raise DataError(f"{path} is larger than a log can be, {MAX_LOG_BYTES:,} bytes")
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be read ({error.strerror}): name a folder that `jaxnn train` made"
+        ) from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = [float(json.loads(line)[field]) for field in FIELDS]
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+            row = [np.nan]
+        if not np.all(np.isfinite(row)):
+            raise DataError(f"{path}, line {number}, is no epoch with {', '.join(FIELDS)}")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{path} holds no epoch yet: let `jaxnn train` do at least one")
+    return dict(zip(FIELDS, np.array(rows).T, strict=True))
+
+
+def short_run() -> "tuple[dict[str, np.ndarray], str]":
+    """The history of a short training run on the embedded digits, and its title."""
+    import numpy as np
+
+    from jaxnn import data as datasets
+    from jaxnn import train
+
+    print(f"no run named: training {SHORT_RUN} epochs on the embedded digits")
+    reports: list[train.EpochReport] = []
+    train.fit(
+        train.TrainConfig(epochs=SHORT_RUN),
+        datasets.load("embedded"),
+        on_epoch=lambda state, report: reports.append(report),
+    )
+    history = {field: np.array([getattr(one, field) for one in reports]) for field in FIELDS}
+    return history, f"{SHORT_RUN} epochs of `jaxnn train` on the embedded digits"
+
+
+def save(fig: Any, path: Path) -> None:
+    """Writes a figure and says where."""
+    from jaxnn.plots import style
+
+    style.save(fig, path)
+    print(f"drawn: {path}")

@@ -1,0 +1,1 @@
+"""Figures, through matplotlib (an extra). They import no training code."""
