@@ -14,8 +14,12 @@ import tyro
 from jaxnn.commands.classify import Classify
 from jaxnn.commands.data import Data
 from jaxnn.commands.demo import Demo
+from jaxnn.commands.descend import Descend
 from jaxnn.commands.evaluate import Eval
+from jaxnn.commands.explain import Explain, full_spelling
+from jaxnn.commands.gradcheck import Gradcheck
 from jaxnn.commands.info import Info
+from jaxnn.commands.plot import Plot
 from jaxnn.commands.serve import Serve
 from jaxnn.commands.train import Train
 from jaxnn.errors import JaxnnError
@@ -27,12 +31,18 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "serve": Serve,
     "data": Data,
     "info": Info,
+    "explain": Explain,
+    "plot": Plot,
+    "descend": Descend,
+    "gradcheck": Gradcheck,
     "demo": Demo,
 }
 
 
 def parse(argv: Sequence[str]) -> Any:
     """The command that a command line names, as an instance of its dataclass."""
+    if argv[:1] == ["explain"]:
+        argv = ["explain", *full_spelling(argv[1:])]
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="jaxnn",
@@ -52,13 +62,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         parse(argv or ["--help"]).run(list(argv))
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
     except JaxnnError as error:
         print(f"jaxnn: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("jaxnn: interrupted", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
+    except (OSError, MemoryError, RuntimeError) as error:  # a full disk, too large a network
+        print(
+            f"jaxnn: the run failed: {(str(error) or 'no memory').splitlines()[0]}", file=sys.stderr
+        )
+        _discard_output()
+        return 1
     return 0
+
+
+def _discard_output() -> None:
+    """What is still to be written can go nowhere: Python must not try again at its end."""
+    if sys.stdout:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

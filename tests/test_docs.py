@@ -1,8 +1,4 @@
-"""The documents, run: every ```bash and ```python block, in order, as a reader would paste them.
-
-Blocks of other kinds (```text, ```make) are for reading. A page's blocks share one folder; bash
-blocks share one shell, which stops at the first command that fails.
-"""
+"""The documents: their commands run, their links lead somewhere, their code is the code."""
 
 import os
 import re
@@ -13,50 +9,38 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md"]
-BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+QUOTE = re.compile(r"^```py\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", PAGES)
+def pages(pattern: str) -> list[str]:
+    return [str(p.relative_to(ROOT)) for p in PAGES if re.search(pattern, p.read_text())]
+
+
+@pytest.mark.parametrize("page", pages("```(bash|python)\n"))
 def test_every_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
-    blocks = BLOCK.findall((ROOT / page).read_text())
-    assert blocks
-    script = ["set -euo pipefail"]
-    for number, (language, text) in enumerate(blocks):
-        if language == "bash":
-            script.append(text)
-        else:
-            (tmp_path / f"block{number}.py").write_text(text)
-            script.append(f"python block{number}.py")
-    (tmp_path / "jaxnn").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m jaxnn "$@"\n')
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    for name in ("jaxnn", "python"):
-        (tmp_path / name).chmod(0o755)
-    folder = tmp_path / "here"
-    folder.mkdir()
-    for block in tmp_path.glob("block*.py"):
-        block.rename(folder / block.name)
-    environment = {
-        **os.environ,
-        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "COLUMNS": "100",
-    }
     done = subprocess.run(
-        ["bash", "-c", "\n".join(script)],
-        cwd=folder,
-        env=environment,
+        [sys.executable, ROOT / "scripts" / "run_page.py", ROOT / page, tmp_path],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=400,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md"))]
-)
-def test_links_lead_somewhere(page: str) -> None:
-    path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
+@pytest.mark.parametrize("page", pages(""))
+def test_links_and_pictures_are_there(page: str) -> None:
+    path = ROOT / page
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text()):
-        assert (path.parent / target).exists(), f"{page} links to {target}"
+        assert (path.parent / target).exists(), f"{page} names {target}"
+
+
+@pytest.mark.parametrize("page", pages("```py\n"))
+def test_quoted_code_is_the_code(page: str) -> None:
+    quotes = QUOTE.findall((ROOT / page).read_text())
+    assert quotes
+    for name, text in quotes:
+        source = [line.strip() for line in (ROOT / name).read_text().splitlines()]
+        for line in text.splitlines():
+            assert not line.strip() or line.strip() in source, f"{name} has no line {line.strip()}"

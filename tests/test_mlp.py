@@ -1,12 +1,19 @@
 """The network against one written out in NumPy, neuron by neuron."""
 
+import functools
+import itertools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnn import mlp
+from jaxnn import gradients, mlp, models
+from jaxnn.activations import ACTIVATIONS
+from jaxnn.costs import OBJECTIVES
 from jaxnn.errors import ConfigError, ShapeError
+from jaxnn.models import Model, Spec
 
 
 def test_the_classic_network_has_13002_parameters() -> None:
@@ -90,3 +97,52 @@ def test_a_target_that_does_not_fit_names_both_shapes(function: object) -> None:
 def test_sizes_that_make_no_network_are_refused(sizes: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="give two or more"):
         mlp.init(jax.random.key(0), sizes)
+
+
+@functools.cache
+def extremes() -> Callable:
+    """(params, x, y) -> for each combination z of all layers, costs and gradients; one program."""
+
+    def of_model(model: Model, params: mlp.Params, x: jax.Array, y: jax.Array) -> tuple:
+        scores = {"activation": model.spec.activation, "output": model.spec.output}
+        z = jax.vmap(functools.partial(mlp.trace, **scores), in_axes=(None, 0))(params, x).z
+        return z, {
+            "forward": jax.vmap(model.forward, in_axes=(None, 0))(params, x),
+            "cost": gradients.batch_cost(params, x, y, model=model),
+            "explicit": gradients.batch_gradient(params, x, y, model=model),
+            "examples": gradients.per_example_gradients(params, x, y, model=model),
+            "autodiff": gradients.autodiff_gradient(params, x, y, model=model),
+        }
+
+    networks = {
+        (activation, *objective): models.build(Spec("mlp", (4, 3, 3, 2), activation, *objective))
+        for activation in ACTIVATIONS
+        for objective in OBJECTIVES
+    }
+
+    def all_of_them(params: mlp.Params, x: jax.Array, y: jax.Array) -> dict:
+        return {names: of_model(model, params, x, y) for names, model in networks.items()}
+
+    return jax.jit(all_of_them, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.mark.parametrize("extreme", ["weights", "biases"])
+def test_nothing_overflows_where_weighted_inputs_reach_10_000(extreme: str) -> None:
+    """Float32. Large weights make a relu's z grow from 1e4 to 1e12 over the layers."""
+    rng = np.random.default_rng(4)
+    weight, bias = (2e4 if extreme == "weights" else 0.25), 2e4
+    params = tuple(
+        mlp.Layer(
+            np.float32(weight * rng.standard_normal((n_out, n_in))),
+            np.float32(bias * rng.choice([-1, 1], n_out)),
+        )
+        for n_in, n_out in itertools.pairwise((4, 3, 3, 2))
+    )
+    x = np.float32(rng.uniform(-1, 1, (6, 4)))
+    y = np.eye(2, dtype=np.float32)[rng.integers(0, 2, 6)]
+    for names, (z, found) in extremes()(params, x, y).items():
+        for of_layer in z:
+            assert float(jnp.max(jnp.abs(of_layer))) >= 1e4, names
+        for name, tree in found.items():
+            for leaf in jax.tree.leaves(tree):
+                assert np.isfinite(leaf).all(), (names, name)
