@@ -45,7 +45,7 @@ def interleaved(contestants: Mapping[str, Contestant], repeats: int) -> dict[str
     lines, processes = {}, []
     for name, contestant in contestants.items():
         here, there = context.Pipe()
-        for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        for variable in ("NPROC", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[variable] = str(contestant.threads)  # read when the child's libraries load
         process = context.Process(target=_contest, args=(contestant.prepare, there), daemon=True)
         process.start()

@@ -1,7 +1,9 @@
 """`jaxnn train`."""
 
 import dataclasses
+import itertools
 import json
+import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,8 @@ from jaxnn.errors import ConfigError, DataError, RunError
 if TYPE_CHECKING:
     from jaxnn.data import Dataset
     from jaxnn.train import EpochReport, TrainState
+
+THREADS_PAY_FROM = 10_000_000  # multiplications; measured on 2 cores
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,10 @@ class Train:
 
     def run(self, argv: list[str]) -> None:
         """Trains, showing each epoch and saving after it; Ctrl-C keeps the best network so far."""
+        if largest_product(self.config) < THREADS_PAY_FROM:
+            # XLA reads this when JAX is loaded: its second thread costs such a small network more
+            # in waking up than it computes (benchmarks/epoch.py measures both).
+            os.environ.setdefault("NPROC", "1")
         from jaxnn import data as datasets
         from jaxnn import train
         from jaxnn.commands.run_folder import RunFolder, new_folder
@@ -142,6 +150,12 @@ class Train:
                 "history": [report._asdict() for report in reports],
             },
         )
+
+
+def largest_product(config: TrainConfig) -> int:
+    """Multiplications in a step's largest matrix product."""
+    pairs = itertools.pairwise(config.sizes)
+    return config.batch_size * max((n_in * n_out for n_in, n_out in pairs), default=0)
 
 
 def describe(dataset: "Dataset") -> dict[str, Any]:
