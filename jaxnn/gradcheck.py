@@ -37,7 +37,7 @@ BOUNDS = {"float32": Bound(1e-5, floor=1.0), "float64": Bound(1e-12, floor=0.1)}
 FINITE_BOUND = Bound(1e-6, floor=0.1)
 STEP = 2e-3
 KINK = 1e-7  # of the largest slope in an array: a smooth cost's S(h) and S(h/2) agree far closer
-SEED = 13  # with it no relu of a 5-3-7-2 network is off for all examples, or near its kink
+SEED = 14  # with it a 5-3-7-2 network has most relus on for the first example, none near a kink
 MOST_MOVED = 2_000  # parameters that finite differences move, drawn by the seed if there are more
 
 
