@@ -192,7 +192,7 @@ def epoch_function(
                 chosen = augment.shift(key, chosen, shift)
             return step(carry, chosen, answers)
 
-        # Gathering the images of several steps at once takes a fifth off an epoch.
+        # Gathering the images of several steps at once is faster: see docs/performance.md.
         steps = len(order)
         size = max(size for size in range(1, CHUNK + 1) if steps % size == 0)
         keys = jax.random.split(key, steps).reshape(-1, size)

@@ -129,6 +129,8 @@ def table(results: "list[Result]") -> "Table":
 
 def summary(results: "list[Result]", examples: int) -> str:
     """What the table's columns are, what was checked, and where it comes closest to a bound."""
+    from jaxnn import gradcheck
+
     closest = max(results, key=lambda result: result.worst.excess)
     moved = max(result.moved for result in results)
     kinks = sum(result.kinks for result in results)
@@ -136,7 +138,10 @@ def summary(results: "list[Result]", examples: int) -> str:
     lines = [
         "Largest relative difference between explicit backprop and jax.grad: for one example, "
         f"for each of {examples} under vmap, and for the batch; finite: the largest of these three "
-        "between backprop and central finite differences, in float64."
+        "between backprop and central finite differences, in float64. Relative to the largest slope "
+        "in the same array, or to a floor where that is less: "
+        f"{gradcheck.BOUNDS['float32'].floor:g} in float32, "
+        f"{gradcheck.BOUNDS['float64'].floor:g} in float64."
     ]
     if moved:
         lines.append(f"Finite differences moved {moved:,} of {closest.parameters:,} parameters.")
