@@ -138,8 +138,8 @@ def summary(results: "list[Result]", examples: int) -> str:
     lines = [
         "Largest relative difference between explicit backprop and jax.grad: for one example, "
         f"for each of {examples} under vmap, and for the batch; finite: the largest of these three "
-        "between backprop and central finite differences, in float64. Relative to the largest slope "
-        "in the same array, or to a floor where that is less: "
+        "between backprop and central finite differences, in float64. Relative to the largest "
+        "slope in the same array, or to a floor where that is less: "
         f"{gradcheck.BOUNDS['float32'].floor:g} in float32, "
         f"{gradcheck.BOUNDS['float64'].floor:g} in float64."
     ]
