@@ -119,6 +119,16 @@ def test_two_epochs_then_two_more_equal_four(run: Path, tmp_path: Path) -> None:
         assert (halves / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_a_log_that_is_ahead_of_the_state_or_damaged_is_mended_on_resume(tmp_path: Path) -> None:
+    """Killed between the log and the state: the epoch is done again, and logged once."""
+    words = ["--sizes", "784", "8", "10", "--out", str(tmp_path)]
+    assert cli.main(["train", "--epochs", "2", *words]) == 0
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"epoch": 3, "cost": 0}\ngarbage without an end')
+    assert cli.main(["train", "--resume", "--epochs", "4", "--out", str(tmp_path)]) == 0
+    assert logged_epochs(tmp_path) == [1, 2, 3, 4]
+
+
 def wait_for_epochs(log: Path, count: int) -> None:
     for _ in range(600):
         if log.exists() and len(log.read_bytes().splitlines()) >= count:
