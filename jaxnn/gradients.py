@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxnn import models
-from jaxnn.errors import ShapeError
+from jaxnn.errors import ConfigError, ShapeError
 from jaxnn.models import Model
 
 CLASSIC = models.build()
@@ -32,6 +32,7 @@ def batch_cost(
 ) -> Array:
     """The mean over the batch of the cost of one example, plus weight decay, a scalar."""
     _check_batch(x, y)
+    _check_single(model, l2)
     mean = jnp.mean(jax.vmap(model.cost, in_axes=(None, 0, 0))(params, x, y))
     if not l2:
         return mean
@@ -57,6 +58,7 @@ def batch_gradient(
 ) -> Any:
     """The mean of `per_example_gradients`, by matrix products, plus weight decay: as params."""
     _check_batch(x, y)
+    _check_single(model, l2)
     mean = model.batch_backprop(params, x, y)
     if not l2:
         return mean
@@ -75,4 +77,11 @@ def _check_batch(x: Array, y: Array) -> None:
         raise ShapeError(
             f"x has shape {x.shape} and y {y.shape}, expected [B, n_in] and [B, n_out] "
             "with the same B of at least 1"
+        )
+
+
+def _check_single(model: Model, l2: float) -> None:
+    if l2 and model.spec.members > 1:  # an ensemble's biases have rank 2 and would pass for weights
+        raise ConfigError(
+            f"weight decay is for one network, not for {model.spec.members} members: train each"
         )

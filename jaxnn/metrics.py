@@ -1,4 +1,4 @@
-"""How good a network is: scores of many images, accuracy, confusion."""
+"""How good a network is: scores of many images, accuracy, confusion; how sure an ensemble is."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -55,6 +55,40 @@ def scores(params: Any, images: ArrayLike, *, model: Model = CLASSIC) -> np.ndar
     return np.asarray(_scores_and_costs(params, flat, labels, model=model)[0])
 
 
+@partial(jax.jit, static_argnames="model")
+def _votes(params: Any, images: Array, *, model: Model) -> Array:
+    def of_one(image: Array) -> Array:
+        x = pixels_to_input(image)
+        answers = jnp.argmax(models.member_scores(model.spec, params, x), axis=1)  # [K]
+        return jnp.sum(answers == jnp.argmax(model.forward(params, x)))
+
+    return jax.lax.map(of_one, images, batch_size=CHUNK)
+
+
+def agreement(params: Any, images: ArrayLike, *, model: Model = CLASSIC) -> np.ndarray:
+    """How far the members of an ensemble agree, image by image: a measure of its uncertainty.
+
+    A member's own answer is the class of its largest score; members that were started or trained
+    differently disagree mostly where the ensemble is wrong. A single network agrees with itself.
+
+    Args:
+      params: the model's tree of arrays.
+      images: uint8 [N, 28, 28] or [N, 784], N at least 1.
+      model: which network params belong to; K = model.spec.members.
+
+    Returns:
+      float32 [N]: the part of the members, in steps of 1/K, whose own answer is the ensemble's;
+      exactly 1 where all of them agree, 0 where the mean of their scores chose a class that is
+      nobody's first.
+
+    Raises:
+      ShapeError: images do not fit the network.
+    """
+    votes = _votes(params, _flat(images, model), model=model)
+    # Divided here: compiled code multiplies by 1/K, and 41 * (1/41) is not 1 in float32.
+    return np.asarray(votes, np.float32) / np.float32(model.spec.members)
+
+
 def evaluate(
     params: Any, images: ArrayLike, labels: ArrayLike, *, model: Model = CLASSIC
 ) -> Evaluation:
@@ -74,12 +108,13 @@ def evaluate(
     if labels.shape != (len(flat),) or len(flat) == 0:
         raise ShapeError(f"{len(flat)} images with labels of shape {labels.shape}: one label each")
     found, costs = _scores_and_costs(params, flat, jnp.asarray(labels), model=model)
+    found = np.asarray(found)  # the rest in NumPy: JAX would compile each of its steps
     predicted = np.argmax(found, axis=1)
     return Evaluation(
-        cost=float(jnp.mean(costs)),
+        cost=float(np.mean(np.asarray(costs))),
         accuracy=accuracy(predicted, labels),
         confusion=confusion_matrix(predicted, labels, model.spec.sizes[-1]),
-        scores=np.asarray(found),
+        scores=found,
     )
 
 

@@ -2,12 +2,16 @@
 
 A `Model` is a NamedTuple of pure functions, the same ones for every family, so that training,
 files and the service need not know which family they hold.
+
+An ensemble, a spec with several `members`, is a model like any other: the params of one network,
+each array with a leading [K], and functions that answer for all K members together.
 """
 
 from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -15,6 +19,8 @@ from jaxnn import mlp
 from jaxnn.activations import activation as activation_named
 from jaxnn.costs import objective as objective_of
 from jaxnn.errors import ConfigError
+
+MAX_MEMBERS = 1024
 
 Params = Any  # a pytree of plain arrays
 
@@ -27,10 +33,14 @@ class Spec(NamedTuple):
     activation: str = "sigmoid"
     output: str = "sigmoid"
     cost: str = "quadratic"
+    members: int = 1  # networks of this kind that answer together; above 1 an ensemble
 
 
 class Model(NamedTuple):
     """Pure functions of one family, with the spec's choices bound.
+
+    Of an ensemble, scores and costs are the means over its members. (The mean of the costs is what
+    its members were trained on; the cost of the mean scores is never higher.)
 
     init: key -> params, float32: what training, files and the service hold.
     forward: (params, x [n_in]) -> a [n_out], scores in [0, 1].
@@ -63,12 +73,52 @@ def _mlp(spec: Spec) -> Model:
 FAMILIES = {"mlp": _mlp}
 
 
+def _ensemble(spec: Spec) -> Model:
+    """Several networks as one: the mean of what each of them makes of the same example."""
+    one = build(spec._replace(members=1))
+    members = spec.members
+
+    def mean_cost(params: Params, x: Array, y: Array) -> Array:
+        each = jax.vmap(one.cost, in_axes=(0, None, None), axis_size=members)
+        return jnp.mean(each(params, x, y))
+
+    def mean_gradient(
+        of_one: Callable[[Params, Array, Array], Params], params: Params, x: Array, y: Array
+    ) -> Params:
+        each = jax.vmap(of_one, in_axes=(0, None, None), axis_size=members)
+        return jax.tree.map(lambda leaf: leaf / members, each(params, x, y))
+
+    return Model(
+        spec=spec,
+        init=lambda key: jax.vmap(one.init)(jax.random.split(key, members)),
+        forward=lambda params, x: jnp.mean(member_scores(spec, params, x), axis=0),
+        cost=mean_cost,
+        backprop=partial(mean_gradient, one.backprop),
+        batch_backprop=partial(mean_gradient, one.batch_backprop),
+    )
+
+
+def member_scores(spec: Spec, params: Params, x: Array) -> Array:
+    """What every member of an ensemble says by itself, [K, n_out], for one example x [n_in].
+
+    A single network is its own only member, K = 1.
+    """
+    one = build(spec._replace(members=1))
+    if spec.members == 1:
+        return one.forward(params, x)[None]
+    return jax.vmap(one.forward, in_axes=(0, None), axis_size=spec.members)(params, x)
+
+
 def build(spec: Spec = Spec()) -> Model:  # noqa: B008 - a Spec is a tuple
     """The model that a spec names.
 
     Raises:
-      ConfigError: a family, activation, cost or layer size that is not known or cannot be.
+      ConfigError: a family, activation, cost, layer size or number of members that is not known or
+        cannot be.
     """
+    # Here, since to the cache 1, 1.0 and True are the same.
+    if type(spec.members) is not int:
+        raise ConfigError(f"members is a {type(spec.members).__name__}: give a whole number")
     return _built(spec._replace(sizes=tuple(spec.sizes)))
 
 
@@ -78,6 +128,8 @@ def _built(spec: Spec) -> Model:
         raise ConfigError(f"unknown family {spec.family!r}: choose one of {', '.join(FAMILIES)}")
     if len(spec.sizes) < 2 or min(spec.sizes) < 1:
         raise ConfigError(f"sizes are {spec.sizes}: give two or more, each at least 1")
+    if not 1 <= spec.members <= MAX_MEMBERS:
+        raise ConfigError(f"members is {spec.members}: give 1 to {MAX_MEMBERS:,}")
     activation_named(spec.activation)
     objective_of(spec.output, spec.cost)
-    return FAMILIES[spec.family](spec)
+    return FAMILIES[spec.family](spec) if spec.members == 1 else _ensemble(spec)

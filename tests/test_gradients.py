@@ -234,3 +234,13 @@ def test_training_follows_the_gradient_with_weight_decay(gradient: str, blobs: D
 def test_weight_decay_that_cannot_be_is_refused(l2: float, blobs: Dataset) -> None:
     with pytest.raises(ConfigError, match="l2 is"):
         train.check(TrainConfig(l2=l2), blobs)
+
+
+def test_weight_decay_of_an_ensemble_is_refused() -> None:
+    """Its biases have rank 2 and would pass for weights."""
+    model = models.build(models.Spec(sizes=(3, 2), members=2))
+    params = model.init(jax.random.key(0))
+    x, y = jnp.zeros((1, 3), jnp.float32), jnp.zeros((1, 2), jnp.float32)
+    for gradient in (gradients.autodiff_gradient, gradients.batch_gradient):
+        with pytest.raises(ConfigError, match="not for 2 members"):
+            gradient(params, x, y, model=model, l2=0.1)

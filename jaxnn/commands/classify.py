@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_BYTES = 64 * 2**20  # of a picture file
+
+
+class Answers(NamedTuple):
+    """What N pictures were read as."""
+
+    scores: "np.ndarray"  # float32 [N, n_out]
+    members: int = 1  # of the model that answered; a server does not tell, and counts as one
+    agreement: "np.ndarray | None" = None  # float32 [N], of an ensemble: see `metrics.agreement`
 
 
 @dataclass(frozen=True)
@@ -51,30 +59,42 @@ class Classify:
             names.append(str(path))
         results = []
         if pictures:
-            for name, scores in zip(names, self._scores(pictures), strict=True):
+            answers = self._answers(pictures)
+            for index, (name, scores) in enumerate(zip(names, answers.scores, strict=True)):
                 label = int(scores.argmax())
-                results.append({"image": name, "label": label, "scores": scores.tolist()})
-                say(f"{name}: {label}  (score {scores[label]:.3f})", self.json)
+                result: dict[str, Any] = {"image": name, "label": label, "scores": scores.tolist()}
+                text = f"score {scores[label]:.3f}"
+                if answers.agreement is not None:
+                    result["agreement"] = share = float(answers.agreement[index])
+                    agreed = round(share * answers.members)
+                    text += f", {agreed} of {answers.members} members agree"
+                results.append(result)
+                say(f"{name}: {label}  ({text})", self.json)
         write_json(self.json, {"results": results, "unread": unread})
         for sentence in unread[:-1]:
             print(f"jaxnn: {sentence}", file=sys.stderr)
         if unread:
             raise DataError(unread[-1])
 
-    def _scores(self, pictures: "list[np.ndarray]") -> "np.ndarray":
-        """float32 [N, n_out] for N prepared pictures uint8 [28, 28]."""
+    def _answers(self, pictures: "list[np.ndarray]") -> Answers:
+        """For N prepared pictures uint8 [28, 28]."""
         import numpy as np
 
         if self.server:
             from service.client import DigitClient
 
             with DigitClient(self.server) as client:
-                return client.classify(np.stack(pictures)).scores
+                return Answers(client.classify(np.stack(pictures)).scores)
         from jaxnn import metrics, models
         from jaxnn.commands import inputs
 
         file = inputs.load_model(self.model)
-        return metrics.scores(file.params, np.stack(pictures), model=models.build(file.spec))
+        model, images = models.build(file.spec), np.stack(pictures)
+        scores = metrics.scores(file.params, images, model=model)
+        if file.spec.members == 1:
+            return Answers(scores)
+        agreement = metrics.agreement(file.params, images, model=model)
+        return Answers(scores, file.spec.members, agreement)
 
 
 def _bytes(path: Path) -> bytes:

@@ -89,7 +89,7 @@ class Digit:
         from jaxnn.explain import digit
 
         image, label = self._example()
-        file = inputs.load_model(self.model)
+        file = inputs.load_model(self.model, single=True)
         found = digit.explain(file.params, file.spec, image, label)
         if self.plot:
             from jaxnn.plots import explain_digit, style
@@ -209,7 +209,7 @@ class Batch:
         from jaxnn.commands import inputs
 
         if self.model is not None:
-            file = inputs.load_model(self.model)
+            file = inputs.load_model(self.model, single=True)
             return file.params, models.build(file.spec), self.model.name
         config = train.TrainConfig(epochs=self.epochs)
         params = train.fit(config, dataset).params

@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from jaxnn.metrics import Evaluation
 
 
-def load_model(path: Path | None) -> "ModelFile":
+def load_model(path: Path | None, *, single: bool = False) -> "ModelFile":
     """A model that sees the pixels of a digit; the one that ships with jaxnn where none is named.
+
+    Args:
+      path: the model file.
+      single: whether it has to be one network, since its layers are looked into.
 
     Raises:
       CheckpointError: the file cannot be used.
-      ConfigError: the model sees something else than 784 pixels.
+      ConfigError: the model sees something else than 784 pixels, or is an ensemble where a single
+        network is needed.
     """
     from jaxnn import checkpoint
 
@@ -26,6 +31,11 @@ def load_model(path: Path | None) -> "ModelFile":
         raise ConfigError(
             f"{path} is of family {file.spec.family} and sees {file.spec.sizes[0]} numbers: a "
             "picture needs an mlp that sees 784 pixels"
+        )
+    if single and file.spec.members > 1:
+        raise ConfigError(
+            f"{path} is an ensemble of {file.spec.members} networks, but this looks into the "
+            "layers of one: name the model file of a single network"
         )
     return file
 
