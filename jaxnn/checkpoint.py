@@ -3,17 +3,18 @@
 Any safetensors reader opens them. The header is the metadata entry "jaxnn", JSON text:
 
     {"format": 1, "kind": "model", "sha256": ..., "spec": {...}, "training": {...},
-     "data": {...}, "metrics": {...}}
+     "data": {...}, "metrics": {...}, "calibration": {"temperature": ...}}
 
-"sha256" is the digest of the whole file with these 64 digits as zeros, so that any damaged bit
-is noticed, in the numbers or in the header. Nothing in a file depends on the clock: the same
-training gives the same bytes.
+"calibration" may be missing. "sha256" is the digest of the whole file with these 64 digits as
+zeros, so that any damaged bit is noticed, in the numbers or in the header. Nothing in a file
+depends on the clock: the same training gives the same bytes.
 """
 
 import hashlib
 import json
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ class ModelFile(NamedTuple):
     training: dict[str, Any]  # the settings that made it, as plain values
     data: dict[str, Any]  # what it was trained on: name, checksum, counts
     metrics: dict[str, float]
+    temperature: float  # for `calibration.probabilities`; 1 where none was fitted
     digest: str  # SHA-256 of the file, 64 hex digits
 
 
@@ -62,6 +64,7 @@ def save(
     training: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
+    temperature: float | None = None,
 ) -> None:
     """Writes a model file, aside and then renamed into place.
 
@@ -72,9 +75,10 @@ def save(
       training: settings that made it; plain JSON values.
       data: what it was trained on; plain JSON values.
       metrics: figures measured on it.
+      temperature: what `calibration.fit_temperature` found, above 0.
 
     Raises:
-      CheckpointError: params do not fit the spec, or hold NaN or infinity.
+      CheckpointError: params do not fit the spec or are not finite; temperature is not above 0.
       RunError: the file could not be written.
     """
     header = {
@@ -83,9 +87,10 @@ def save(
         "data": data or {},
         "metrics": metrics or {},
     }
+    if temperature is not None:
+        header["calibration"] = {"temperature": _temperature(float(temperature), Path(path))}
     tensors = _flatten(params)
-    _fit(tensors, _template(spec), Path(path))
-    _check_finite(tensors, Path(path))
+    _network(tensors, spec, Path(path))
     write(path, "model", tensors, header)
 
 
@@ -95,15 +100,18 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
     Raises:
       CheckpointError: missing, truncated, damaged, foreign, or from a later version.
     """
+    path = Path(path)
     contents = read(path, "model")
-    spec = _spec(contents.header.get("spec"), Path(path))
-    sections = [contents.header.get(name) for name in ("training", "data", "metrics")]
-    if not all(isinstance(section, dict) for section in sections):
-        raise CheckpointError(f"{path} has a header without training, data or metrics")
-    params = _fit(contents.tensors, _template(spec), Path(path))
-    _check_finite(contents.tensors, Path(path))
-    training, data, metrics = sections
-    return ModelFile(params, spec, training, data, metrics, contents.digest)  # type: ignore[arg-type]
+    header = {"calibration": {}, **contents.header}  # files of old have none
+    spec = _spec(header.get("spec"), path)
+    for name in ("training", "data", "metrics", "calibration"):
+        if not isinstance(header.get(name), dict):
+            raise CheckpointError(f"{path} has a header without {name}: train the model again")
+    params = _network(contents.tensors, spec, path)
+    return ModelFile(
+        params, spec, header["training"], header["data"], header["metrics"],
+        _temperature(header["calibration"].get("temperature", 1.0), path), contents.digest,
+    )  # fmt: skip
 
 
 def write(path: str | os.PathLike[str], kind: str, tree: Any, header: dict[str, Any]) -> None:
@@ -204,8 +212,20 @@ def _spec(fields: Any, path: Path) -> Spec:
     return spec
 
 
-def _template(spec: Spec) -> Any:
-    return jax.eval_shape(models.build(spec).init, jax.random.key(0))
+def _temperature(found: Any, path: Path) -> float:
+    number = isinstance(found, int | float) and not isinstance(found, bool)
+    if not number or not 0 < found <= sys.float_info.max:
+        raise CheckpointError(f"{path}: temperature is {found!r:.30}, expected a number above 0")
+    return float(found)
+
+
+def _network(tensors: dict[str, np.ndarray], spec: Spec, path: Path) -> Any:
+    """The arrays as the params of a spec's model, all of them finite numbers."""
+    params = _fit(tensors, jax.eval_shape(models.build(spec).init, jax.random.key(0)), path)
+    for name, found in tensors.items():
+        if not np.all(np.isfinite(found)):
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity: train the model again")
+    return params
 
 
 def _flatten(tree: Any) -> dict[str, Any]:
@@ -237,9 +257,3 @@ def _fit(tensors: dict[str, np.ndarray], like: Any, path: Path) -> Any:
 
 def _some(names: set[str]) -> str:
     return ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "") or "none"
-
-
-def _check_finite(tensors: dict[str, np.ndarray], path: Path) -> None:
-    for name, found in tensors.items():
-        if not np.all(np.isfinite(found)):
-            raise CheckpointError(f"{path}: {name} holds NaN or infinity: train the model again")

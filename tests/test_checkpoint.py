@@ -51,8 +51,9 @@ def test_the_same_model_gives_the_same_bytes_in_any_process(path: Path) -> None:
         "import sys, jax; from jaxnn import checkpoint, models; from jaxnn.models import Spec;"
         f"spec = Spec(*{tuple(SPEC)!r}); params = models.build(spec).init(jax.random.key(0));"
         "checkpoint.save(sys.argv[1], params, spec, training={'seed': 3},"
-        "metrics={'test_accuracy': 0.5})"
+        "temperature=1.3)"
     )
+    checkpoint.save(path, PARAMS, SPEC, training={"seed": 3}, temperature=1.3)
     other = path.with_name("other.safetensors")
     subprocess.run([sys.executable, "-c", script, str(other)], check=True)
     assert other.read_bytes() == path.read_bytes()
@@ -160,9 +161,41 @@ def test_metrics_may_be_numpy_numbers(path: Path) -> None:
     assert checkpoint.load(path).metrics == {"test_accuracy": 0.5}
 
 
-def test_sections_of_the_wrong_type(path: Path) -> None:
-    rewritten(path, training=[])
-    assert "without training, data or metrics" in refused(path)
+@pytest.mark.parametrize("name", ["training", "data", "metrics", "calibration"])
+def test_sections_of_the_wrong_type(name: str, path: Path) -> None:
+    rewritten(path, **{name: []})
+    assert f"without {name}" in refused(path)
+
+
+def test_the_temperature_is_kept(path: Path) -> None:
+    assert checkpoint.load(path).temperature == 1.0  # of a file that has none
+    for temperature in (1.5, np.float32(1.5)):
+        checkpoint.save(path, PARAMS, SPEC, temperature=temperature)
+        assert checkpoint.load(path).temperature == 1.5
+    header = checkpoint.read(path, "model").header
+    assert header["calibration"] == {"temperature": 1.5}
+    rewritten(path, calibration={"temperature": 2})
+    assert checkpoint.load(path).temperature == 2.0
+
+
+@pytest.mark.parametrize(
+    "temperature",
+    [None, "1", True, [1.0], {}, 0, -1.5, float("nan"), float("inf"), 10**400, "9" * 10**6],
+    ids=lambda value: str(value)[:9],
+)
+def test_a_temperature_that_is_none(temperature: object, path: Path) -> None:
+    rewritten(path, calibration={"temperature": temperature})
+    sentence = refused(path)
+    assert "expected a number above 0" in sentence
+    assert len(sentence) < len(str(path)) + 100
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_not_saved(temperature: float, path: Path) -> None:
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match="expected a number above 0"):
+        checkpoint.save(path, PARAMS, SPEC, temperature=temperature)
+    assert path.read_bytes() == before
 
 
 def test_arrays_of_other_shape_dtype_or_name(path: Path) -> None:

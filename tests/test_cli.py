@@ -83,6 +83,36 @@ def test_train_json_and_eval_json_agree(tmp_path: Path, capsys: pytest.CaptureFi
     assert len(trained["history"]) == 2
 
 
+def test_eval_says_how_far_confidence_can_be_trusted(
+    run: Path, tmp_path: Path, digits: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from jaxnn import calibration, metrics, models
+
+    file, cold = checkpoint.load(run / "model.safetensors"), tmp_path / "cold.safetensors"
+    checkpoint.save(cold, file.params, file.spec, temperature=0.25)
+    scores = metrics.scores(file.params, digits.test_images, model=models.build(file.spec))
+    errors = {}
+    for path in (run / "model.safetensors", cold):
+        assert cli.main(["eval", str(path), "--json", str(tmp_path / "e")]) == 0
+        result = json.loads((tmp_path / "e").read_text())
+        temperature = checkpoint.load(path).temperature
+        chances = calibration.probabilities(scores, "sigmoid", temperature)
+        trust = calibration.reliability(chances, digits.test_labels)
+        assert result["temperature"] == temperature
+        assert result["expected_calibration_error"] == pytest.approx(trust.ece, abs=1e-6)
+        bins = result["confidence_bins"]
+        assert sum(each["images"] for each in bins) == 2000
+        for each in bins:
+            assert each["above"] < each["mean_confidence"] <= each["up_to"]
+        apart = [each["images"] * (each["mean_confidence"] - each["accuracy"]) for each in bins]
+        assert sum(map(abs, apart)) / 2000 == pytest.approx(trust.ece, abs=1e-6)
+        said = f"expected calibration error {trust.ece:.4f} at temperature {temperature:.4g}\n"
+        assert said in capsys.readouterr().out
+        errors[temperature] = trust.ece
+    assert len(errors) == 2
+    assert np.ptp(list(errors.values())) > 1e-3
+
+
 def test_the_same_seed_gives_the_same_model_file(run: Path, tmp_path: Path) -> None:
     """In a process of its own, and into another folder."""
     subprocess.run(jaxnn("train", *FAST, "--out", str(tmp_path / "b")), check=True)

@@ -13,11 +13,12 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxnn import checkpoint, cli, models
+from jaxnn import calibration, checkpoint, cli, models
 from jaxnn.commands import plot_inputs
 from jaxnn.errors import ConfigError, DataError, JaxnnError
 from jaxnn.expressions import parse
 from jaxnn.models import Spec
+from jaxnn.plots import calibration as calibration_plots
 from jaxnn.plots import network, results, style, surfaces
 from jaxnn.surfaces import OPTIMIZERS, descend, too_large_a_step
 
@@ -198,6 +199,57 @@ def test_the_worst_digits_are_found_and_drawn() -> None:
     assert (colors[5], colors[2]) == (style.UP, style.DOWN)
 
 
+def test_reliability_is_drawn_before_and_after_a_temperature() -> None:
+    columns = {
+        temperature: calibration.reliability(
+            calibration.probabilities(SCORES, "sigmoid", temperature), LABELS
+        )
+        for temperature in (1.0, 2.5)
+    }
+    fig = calibration_plots.reliability(columns)
+    text = words(fig)
+    assert "8 digits, 75.00% read correctly" in text
+    for column, (temperature, bins) in enumerate(columns.items()):
+        above, below = fig.axes[column], fig.axes[len(columns) + column]
+        title = f"temperature {temperature:g}: expected calibration error {bins.ece:.4f}"
+        assert above.get_title() == title
+        full = bins.counts > 0
+        diagonal, dots = above.lines
+        assert np.all(diagonal.get_xydata() == [[0, 0], [100, 100]])
+        expected = 100 * np.stack([bins.confidence[full], bins.accuracy[full]], axis=1)
+        np.testing.assert_allclose(dots.get_xydata(), expected)
+        gaps = np.array(above.collections[0].get_segments())  # [bins, ends, x and y]
+        np.testing.assert_allclose(gaps[:, 0], expected)
+        np.testing.assert_allclose(gaps[:, 1], expected[:, [0, 0]])
+        assert bars(below, "height")[0] == bins.counts.tolist()
+        chance = [(bar.get_y() + bar.get_height() / 2, bar.get_height()) for bar in above.patches]
+        sigma = np.sqrt(bins.confidence * (1 - bins.confidence) / bins.counts.clip(1))[full]
+        np.testing.assert_allclose(
+            np.array(chance).T, 100 * np.stack([bins.confidence[full], 4 * sigma])
+        )
+
+
+def test_reliability_of_few_images_is_drawn_without_a_warning(tmp_path: Path) -> None:
+    """All in one bin, and sure beyond doubt: no width to the band of chance."""
+    for scores, labels in ((np.eye(10), np.arange(10)), (np.eye(1), np.zeros(1, np.uint8))):
+        bins = calibration.reliability(scores, labels)
+        style.save(calibration_plots.reliability({1.0: bins}), tmp_path / "a.png")
+
+
+def test_the_reliability_of_a_file_shows_its_temperature(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = checkpoint.load(checkpoint.SHIPPED)
+    path = tmp_path / "model.safetensors"
+    for temperature, width, drawn_at in ((1.0, 490, ["1"]), (3.25, 900, ["1", "3.25"])):
+        checkpoint.save(path, shipped.params, shipped.spec, temperature=temperature)
+        assert cli.main(["plot", "reliability", str(path), "--out", str(tmp_path / "a.png")]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[1] for line in lines[:-1]] == drawn_at
+        with Image.open(tmp_path / "a.png") as drawn:
+            assert drawn.size == (width, 610)
+
+
 def test_before_and_after_have_their_own_numbers() -> None:
     fig = before_and_after()
     text = words(fig)
@@ -281,7 +333,9 @@ def test_every_picture_needs_no_argument(
     """On the shipped model and the embedded digits, into the folder where one stands."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plot_inputs, "SHORT_RUN", 2)
+    columns = 1 if checkpoint.load(checkpoint.SHIPPED).temperature == 1 else 2
     sizes = {
+        "reliability": (80 + 410 * columns, 610),
         "weights": (900, 272),
         "activations": (930, 460),
         "costs": (900, 380),

@@ -33,6 +33,7 @@ class Info:
             **file.spec._asdict(),
             "parameters": sum(leaf.size for leaf in leaves),
             "dtype": str(leaves[0].dtype),
+            "temperature": file.temperature,
             "training": file.training,
             "data": file.data,
             "metrics": file.metrics,

@@ -24,7 +24,7 @@ class Weights(plot_inputs.OfModel):
         from jaxnn.plots import network, style
 
         style.check_path(self.out)
-        file = inputs.load_model(self.model)
+        file = inputs.load_model(self.model, single=True)
         plot_inputs.save(network.weights(np.asarray(file.params[0].weights)), self.out)
 
 
@@ -49,7 +49,7 @@ class Activations(plot_inputs.OfModelAndDigits):
         from jaxnn.plots import network, style
 
         style.check_path(self.out)
-        file, dataset = inputs.load_model(self.model), datasets.load(self.data)
+        file, dataset = inputs.load_model(self.model, single=True), datasets.load(self.data)
         inputs.check_labels(file, dataset)
         count = len(dataset.test_labels)
         if not 0 <= self.index < count:
@@ -106,6 +106,32 @@ class Confusion(plot_inputs.OfModelAndDigits):
 
 
 @dataclass(frozen=True)
+class Reliability(plot_inputs.OfModelAndDigits):
+    """How often the network is right against how sure it is of its answer."""
+
+    out: Path = Path("reliability.png")
+    """The figure: .png or .svg."""
+
+    def run(self) -> None:
+        """Draws the bins, before and after the model's temperature where it has one."""
+        from jaxnn import calibration
+        from jaxnn import data as datasets
+        from jaxnn.plots import calibration as drawing
+        from jaxnn.plots import style
+
+        style.check_path(self.out)
+        file, dataset = inputs.load_model(self.model), datasets.load(self.data)
+        scores = inputs.evaluate(file, dataset).scores
+        columns = {}
+        for temperature in dict.fromkeys((1.0, file.temperature)):
+            chances = calibration.probabilities(scores, file.spec.output, temperature)
+            columns[temperature] = calibration.reliability(chances, dataset.test_labels)
+            error = columns[temperature].ece
+            print(f"temperature {temperature:<8.4g} expected calibration error {error:.4f}")
+        plot_inputs.save(drawing.reliability(columns), self.out)
+
+
+@dataclass(frozen=True)
 class Worst(plot_inputs.OfModelAndDigits):
     """The digits that are read most wrongly, and those read least surely, with their scores."""
 
@@ -158,7 +184,7 @@ class Untrained(plot_inputs.OfModelAndDigits):
         style.check_path(self.out)
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}, expected 0 to {2**32 - 1}")
-        trained, dataset = inputs.load_model(self.model), datasets.load(self.data)
+        trained, dataset = inputs.load_model(self.model, single=True), datasets.load(self.data)
         random = models.build(trained.spec).init(jax.random.key(self.seed))
         first = np.unique(dataset.test_labels, return_index=True)[1]  # of each digit
         shown = np.sort(first)[:4]
@@ -186,6 +212,7 @@ class Plot:
         | Annotated[Activations, tyro.conf.subcommand("activations")]
         | Annotated[Costs, tyro.conf.subcommand("costs")]
         | Annotated[Confusion, tyro.conf.subcommand("confusion")]
+        | Annotated[Reliability, tyro.conf.subcommand("reliability")]
         | Annotated[Worst, tyro.conf.subcommand("worst")]
         | Annotated[Untrained, tyro.conf.subcommand("untrained")]
     )
