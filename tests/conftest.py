@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+os.environ.setdefault("JAXNN_CACHE", "off")  # tests leave nothing in the user's cache
+
 import jax
 import numpy as np
 import pytest
@@ -50,3 +52,10 @@ def blobs() -> Dataset:
         return (centres[labels] + noise).astype(np.uint8), labels
 
     return Dataset(*draw(230), *draw(50))
+
+
+@pytest.fixture
+def standard_promotion() -> Iterator[None]:
+    """For optax's own arithmetic, which mixes its integer step count with floats."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

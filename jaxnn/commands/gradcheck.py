@@ -28,8 +28,8 @@ class Gradcheck:
     """Activation of the hidden layers; all of them where not given."""
     output: Literal["sigmoid", "softmax"] | None = None
     """Activation of the last layer; both where not given."""
-    cost: Literal["quadratic", "cross_entropy"] | None = None
-    """Cost of one example; both where not given."""
+    cost: Literal["quadratic", "cross_entropy", "competing"] | None = None
+    """Cost of one example; all of them where not given."""
     dtype: Literal["float32", "float64"] | None = None
     """Both where not given; finite differences need float64."""
     l2: float = 0.1
@@ -38,6 +38,8 @@ class Gradcheck:
     """Examples in the batch."""
     seed: int = 14
     """Decides parameters and examples."""
+    no_cache: bool = False
+    """Compile anew, and keep nothing compiled for the next time."""
     json: str | None = None
     """Write the result to this file, or to standard output for -."""
 
@@ -49,6 +51,10 @@ class Gradcheck:
         """
         from rich.console import Console
 
+        from jaxnn import compile_cache
+
+        if not self.no_cache:
+            compile_cache.enable()
         from jaxnn import gradcheck, models
 
         specs = self.specs()

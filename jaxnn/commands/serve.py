@@ -10,9 +10,15 @@ class Serve:
     """Serve a model over gRPC until SIGTERM or Ctrl-C."""
 
     config: ServiceConfig = field(default_factory=ServiceConfig)
+    no_cache: bool = False
+    """Compile anew, and keep nothing compiled for the next time."""
 
     def run(self, argv: list[str]) -> None:
         """Prints `listening on HOST:PORT` when ready."""
+        from jaxnn import compile_cache
+
+        if not self.no_cache:
+            compile_cache.enable()
         from jaxnn import checkpoint
         from service import server
 
