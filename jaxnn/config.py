@@ -14,8 +14,9 @@ class TrainConfig:
     """Activation of the hidden layers."""
     output: Literal["sigmoid", "softmax"] = "sigmoid"
     """Activation of the last layer."""
-    cost: Literal["quadratic", "cross_entropy"] = "quadratic"
-    """Cost of one example; a batch's is the mean."""
+    cost: Literal["quadratic", "cross_entropy", "competing"] = "quadratic"
+    """Cost of one example; a batch's is the mean. competing lets sigmoid outputs compete as in a
+    softmax."""
     l2: float = 0.0
     """Weight decay: adds l2/2 times the sum of the squared weights, biases left alone, to a batch's
     mean cost."""
@@ -34,8 +35,20 @@ class TrainConfig:
     gradient: Literal["autodiff", "backprop"] = "autodiff"
     """Where the gradient comes from: jax.grad, or the explicit chain rule."""
     shift: int = 0
-    """Moves each training image at random by up to this many pixels, anew in every epoch."""
+    """Moves each training image at random by up to this many whole pixels, anew in every epoch."""
+    rotate: float = 0.0
+    """Turns each training image at random by up to this many degrees."""
+    scale: float = 0.0
+    """Stretches each training image at random by up to this part of its width, and of its height:
+    0.05 is 5 percent."""
+    shear: float = 0.0
+    """Slants each training image at random by up to this much: 0.1 moves a row 10 pixels from the
+    middle by 1."""
+    elastic: float = 0.0
+    """Bends each training image by a smooth random displacement of about this many pixels."""
     validation: int = 0
     """Images taken from the end of the training set to choose the best epoch by."""
     seed: int = 0
-    """Decides the first parameters and every shuffle."""
+    """Decides the first parameters, and every shuffle and change of the images."""
+    shuffle_seed: int | None = None
+    """Decides the shuffles and changes in place of seed; a sweep's networks share theirs."""

@@ -9,6 +9,8 @@ network: sigmoids everywhere and the quadratic cost.
     a[l] = sigma(z[l])               activations, numbers from 0 to 1
 """
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -67,14 +69,20 @@ def init(
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise ConfigError(f"sizes are {tuple(sizes)}: give two or more, each at least 1")
-    layers = []
-    for layer_key, n_in, n_out in zip(
-        jax.random.split(key, len(sizes) - 1), sizes, sizes[1:], strict=False
-    ):
-        weights_key, biases_key = jax.random.split(layer_key)
-        weights = jax.random.normal(weights_key, (n_out, n_in), dtype) / float(n_in) ** 0.5
-        layers.append(Layer(weights, jax.random.normal(biases_key, (n_out,), dtype)))
-    return tuple(layers)
+    pairs = list(itertools.pairwise(sizes))
+    shapes = [shape for n_in, n_out in pairs for shape in ((n_out, n_in), (n_out,))]
+    keys = jax.vmap(jax.random.split)(jax.random.split(key, len(pairs))).reshape(-1)
+    # One draw of the longest for all, then cut: XLA compiles a draw of every length anew.
+    longest = max(map(math.prod, shapes))
+    drawn = jax.vmap(lambda key: jax.random.normal(key, (longest,), dtype))(keys)
+    weights, biases = (
+        [drawn[k, : math.prod(shapes[k])].reshape(shapes[k]) for k in range(part, len(shapes), 2)]
+        for part in (0, 1)
+    )
+    return tuple(
+        Layer(w / float(n_in) ** 0.5, b)
+        for w, b, (n_in, _) in zip(weights, biases, pairs, strict=True)
+    )
 
 
 def sizes_of(params: Params) -> tuple[int, ...]:

@@ -7,39 +7,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax import Array
 
 from jaxnn.config import TrainConfig
 from jaxnn.errors import ConfigError
 
 
-def optimizer_of(config: TrainConfig, steps: int) -> optax.GradientTransformation:
-    """The optax optimiser that a configuration names, for an epoch of that many steps.
+def optimizer_of(
+    config: TrainConfig,
+    steps: int,
+    learning_rate: Array | None = None,
+    momentum: Array | None = None,
+) -> optax.GradientTransformation:
+    """The optax optimiser that a configuration names.
 
-    Raises:
-      ConfigError: optax has none of that name, or it takes no momentum.
+    Args:
+      config: the settings; `check_optimizer` has found them possible.
+      steps: in an epoch, for schedules.
+      learning_rate: in place of the configuration's; may be traced.
+      momentum: likewise.
     """
-    decay = config.epochs * steps if config.schedule == "cosine" else None
-    return _optimizer(config.optimizer, config.learning_rate, config.momentum, decay)
+    rate: Any = config.learning_rate if learning_rate is None else learning_rate
+    momentum = config.momentum if momentum is None else momentum  # type: ignore[assignment]
+    if config.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(rate, max(config.epochs * steps, 1))
+    extra = {} if momentum is None else {"momentum": momentum}
+    return getattr(optax, config.optimizer)(learning_rate=rate, **extra)
+
+
+def check_optimizer(config: TrainConfig) -> None:
+    """Raises ConfigError where optax has no such optimiser, or it does not take the settings."""
+    _check(config.optimizer, config.momentum is not None)
 
 
 @lru_cache
-def _optimizer(
-    name: str, learning_rate: float, momentum: float | None, decay_steps: int | None
-) -> optax.GradientTransformation:
+def _check(name: str, momentum: bool) -> None:
     make = getattr(optax, name, None)
     takes = inspect.signature(make).parameters if inspect.isfunction(make) else {}
     if make is None or "learning_rate" not in takes:
         raise ConfigError(
             f"optax has no optimiser {name!r} that takes a learning rate: try sgd, adam or adamw"
         )
-    if momentum is not None and "momentum" not in takes:
+    if momentum and "momentum" not in takes:
         raise ConfigError(f"optimizer {name} takes no momentum: leave --momentum out, or use sgd")
-    rate: Any = learning_rate
-    if decay_steps is not None:
-        rate = optax.cosine_decay_schedule(learning_rate, max(decay_steps, 1))
-    extra = {} if momentum is None else {"momentum": momentum}
     try:
-        made = make(learning_rate=rate, **extra)
+        made = make(learning_rate=1.0, **({"momentum": 0.5} if momentum else {}))
         tiny = {"w": jnp.zeros(2)}
         state, _ = jax.eval_shape(lambda p: (made.init(p), made.update(p, made.init(p), p)), tiny)
     except TypeError as error:  # some need the cost, or further settings
@@ -48,4 +60,3 @@ def _optimizer(
         ) from error
     if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
         raise ConfigError(f"optimizer {name} keeps a random key, which is not saved: try adam")
-    return made

@@ -38,6 +38,11 @@ TRUTH = {
     ("sigmoid", "cross_entropy"): lambda z, y: (
         -np.sum(y * np.log(scipy.special.expit(z)) + (1 - y) * np.log(scipy.special.expit(-z)))
     ),
+    ("sigmoid", "competing"): lambda z, y: (
+        -np.sum(y * np.log(scipy.special.softmax(z)))
+        - 0.1
+        * np.sum(y * np.log(scipy.special.expit(z)) + (1 - y) * np.log(scipy.special.expit(-z)))
+    ),
     ("softmax", "quadratic"): lambda z, y: np.sum((scipy.special.softmax(z) - y) ** 2),
     ("softmax", "cross_entropy"): lambda z, y: -np.sum(y * np.log(scipy.special.softmax(z))),
 }

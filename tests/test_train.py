@@ -2,14 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 
 import jax
 import numpy as np
 import pytest
 from trees import relative_difference, same_bytes
 
-from jaxnn import metrics, models, train
+from jaxnn import epoch, metrics, models, train
 from jaxnn.data import Dataset
 from jaxnn.errors import ConfigError, RunError, ShapeError
 from jaxnn.train import TrainConfig, TrainState, fit
@@ -21,13 +20,6 @@ def changed(**changes: object) -> TrainConfig:
     return dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def standard_promotion() -> Iterator[None]:
-    """For optax's own arithmetic, which mixes its integer step count with floats."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-
-
 def sigmoid(z: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
 
@@ -37,8 +29,8 @@ def sgd_in_numpy(params: list, config: TrainConfig, data: Dataset) -> list:
     params = [[np.asarray(w, np.float64), np.asarray(b, np.float64)] for w, b in params]
     images = data.train_images.reshape(-1, 784) / 255
     targets = np.eye(10)[data.train_labels]
-    for epoch in range(config.epochs):
-        for batch in train.shuffled_batches(config.seed, epoch, len(images), config.batch_size):
+    for number in range(config.epochs):
+        for batch in epoch.shuffled_batches(config.seed, number, len(images), config.batch_size):
             a = [images[batch]]
             for w, b in params:
                 a.append(sigmoid(a[-1] @ w.T + b))
@@ -78,11 +70,11 @@ def test_it_learns(blobs: Dataset) -> None:
 
 
 def test_every_epoch_sees_a_fresh_shuffle_of_all_images() -> None:
-    first, second = (train.shuffled_batches(0, epoch, 230, 23) for epoch in (0, 1))
+    first, second = (epoch.shuffled_batches(0, number, 230, 23) for number in (0, 1))
     assert sorted(first.ravel()) == sorted(second.ravel()) == list(range(230))
     assert not np.array_equal(first, second)
-    assert not np.array_equal(first, train.shuffled_batches(1, 0, 230, 23))
-    assert train.shuffled_batches(0, 0, 230, 20).shape == (11, 20)  # 10 wait
+    assert not np.array_equal(first, epoch.shuffled_batches(1, 0, 230, 23))
+    assert epoch.shuffled_batches(0, 0, 230, 20).shape == (11, 20)  # 10 wait
 
 
 def test_the_same_seed_gives_the_same_bytes(blobs: Dataset) -> None:
@@ -150,13 +142,31 @@ def test_reports_count_and_measure(blobs: Dataset) -> None:
 
 
 def test_an_epoch_compiles_once(blobs: Dataset) -> None:
-    train.epoch_function.cache_clear()
+    epoch._program.cache_clear()
     fit(changed(epochs=5), blobs)
-    fit(changed(epochs=7, seed=4), blobs)
-    assert train.epoch_function.cache_info().misses == 1
-    model = models.build(train.spec_of(CONFIG))
-    function = train.epoch_function(model, train.optimizer_of(CONFIG, 11), CONFIG.gradient, 0, 0.0)
-    assert function._cache_size() == 1  # type: ignore[attr-defined]
+    fit(changed(epochs=5, seed=4), blobs)
+    assert epoch._program.cache_info().misses == 1
+    assert epoch.program(changed(epochs=5), 11)._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_a_long_run_compiles_nothing_after_its_first_epoch(blobs: Dataset) -> None:
+    seen: list[tuple[int, str]] = []
+    done = [0]
+
+    def listen(event: str, seconds: float, **_: object) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append((done[0], event))
+
+    def on_epoch(state: TrainState, _: object) -> None:
+        done[0] = state.epoch
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        fit(changed(sizes=(784, 7, 10), epochs=200), blobs, on_epoch=on_epoch)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert seen  # the first epoch compiled: the listener works
+    assert {epochs for epochs, _ in seen} == {0}
 
 
 def test_shifted_training_is_resumed_exactly_too(blobs: Dataset) -> None:

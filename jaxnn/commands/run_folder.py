@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxnn import checkpoint
+from jaxnn import calibration, checkpoint, metrics, models
 from jaxnn.config import TrainConfig
+from jaxnn.epoch import spec_of
 from jaxnn.errors import CheckpointError, ConfigError, RunError
 from jaxnn.files import write_aside
-from jaxnn.train import EpochReport, TrainState, initial_state, spec_of
+from jaxnn.train import EpochReport, TrainState, initial_state
 
 
 def new_folder(parent: Path) -> Path:
@@ -112,21 +114,48 @@ class RunFolder:
         data: dict[str, Any],
         state: TrainState,
         metrics: dict[str, float],
+        temperature: float | None = None,
     ) -> None:
         """Writes the best network."""
-        training = {
-            **dataclasses.asdict(config),
-            "best_epoch": state.best_epoch,
-            "command": command_of(config, data["name"]),
-        }
-        checkpoint.save(
-            self.model,
-            state.best_params,
-            spec_of(config),
-            training=training,
-            data=data,
-            metrics=metrics,
+        write_model(
+            self.model, state.best_params, config, data, state.best_epoch, metrics, temperature
         )
+
+
+def write_model(
+    path: Path,
+    params: Any,
+    config: TrainConfig,
+    data: dict[str, Any],
+    best_epoch: int,
+    metrics: dict[str, float],
+    temperature: float | None = None,
+    members: int = 1,
+) -> None:
+    """Writes a trained network, or an ensemble, with the command that makes it again."""
+    training = {
+        **dataclasses.asdict(config),
+        "best_epoch": best_epoch,
+        "command": command_of(config, data["name"], members),
+    }
+    checkpoint.save(
+        path,
+        params,
+        spec_of(config)._replace(members=members),
+        training=training,
+        data=data,
+        metrics=metrics,
+        temperature=temperature,
+    )
+
+
+def temperature_of(
+    params: Any, config: TrainConfig, images: np.ndarray, labels: np.ndarray, members: int = 1
+) -> float:
+    """The calibration of a network, from images uint8 [L, n_in] that the test does not use."""
+    model = models.build(spec_of(config)._replace(members=members))
+    scores = metrics.scores(params, images, model=model)
+    return calibration.fit_temperature(scores, labels, config.output)
 
 
 def _epoch_of(line: bytes) -> Any:
@@ -137,9 +166,12 @@ def _epoch_of(line: bytes) -> Any:
         return None
 
 
-def command_of(config: TrainConfig, data_name: str) -> str:
-    """The command line that makes such a run again; settings at their default are left out."""
-    words = ["jaxnn", "train"]
+def command_of(config: TrainConfig, data_name: str, members: int = 1) -> str:
+    """The command line that makes such a run again; settings at their default are left out.
+
+    For an ensemble, the first of its seeds is the configuration's.
+    """
+    words = ["jaxnn", "train"] if members == 1 else ["jaxnn", "sweep", "--seeds", str(members)]
     if data_name != "MNIST, embedded part":
         words += ["--data", "mnist" if data_name == "MNIST, whole" else "DIR"]
     for setting in dataclasses.fields(config):
