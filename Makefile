@@ -27,9 +27,10 @@ figures: $(VENV)/dev
 	$(BIN)/python scripts/run_page.py docs/how-it-learns.md docs
 	rm -rf docs/run
 
+# Rewrites the tables of docs/performance.md; JAXNN_MNIST=DIR adds the cold start.
 bench: $(VENV)/core
 	$(PIP) torch==2.13.0
-	$(BIN)/python -m benchmarks.epoch
+	$(BIN)/python -m benchmarks
 
 $(VENV)/core: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "jaxnn needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'

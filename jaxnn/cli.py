@@ -21,11 +21,13 @@ from jaxnn.commands.gradcheck import Gradcheck
 from jaxnn.commands.info import Info
 from jaxnn.commands.plot import Plot
 from jaxnn.commands.serve import Serve
+from jaxnn.commands.sweep import Sweep
 from jaxnn.commands.train import Train
 from jaxnn.errors import JaxnnError
 
 COMMANDS: dict[str, Callable[..., Any]] = {
     "train": Train,
+    "sweep": Sweep,
     "eval": Eval,
     "classify": Classify,
     "serve": Serve,
