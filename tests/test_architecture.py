@@ -23,7 +23,7 @@ LAYERS = [
     },
     {"jaxnn.recipes", "jaxnn.surfaces", "jaxnn.plots"},
     {"jaxnn.plots.style"},
-    {"jaxnn.plots.network", "jaxnn.plots.surfaces", "jaxnn.plots.calibration"},
+    {"jaxnn.plots.network", "jaxnn.plots.surfaces", "jaxnn.plots.calibration", "jaxnn.plots.sweep"},
     {"jaxnn.plots.results"},
     {"jaxnn.costs"},
     {"jaxnn.mlp"},
@@ -45,7 +45,7 @@ LAYERS = [
     {"service.server"},
     {"jaxnn.commands.output", "jaxnn.commands.inputs"},
     {"jaxnn.commands.training_data", "jaxnn.commands.tensorboard"},
-    {"jaxnn.commands.run_folder", "jaxnn.commands.plot_inputs"},
+    {"jaxnn.commands.run_folder"},
     {"jaxnn.commands.sweep_results"},
     {
         f"jaxnn.commands.{name}"
@@ -56,12 +56,13 @@ LAYERS = [
             "serve",
             "data",
             "info",
-            "plot",
             "descend",
             "gradcheck",
         )
     },
     {"jaxnn.commands.sweep"},
+    {"jaxnn.commands.plot_inputs"},
+    {"jaxnn.commands.plot"},
     {"jaxnn.commands.explain_text"},
     {"jaxnn.commands.explain"},
     {"jaxnn.commands.demo"},

@@ -339,6 +339,7 @@ def test_every_picture_needs_no_argument(
         "weights": (900, 272),
         "activations": (930, 460),
         "costs": (900, 380),
+        "sweep": (750, 286),
         "confusion": (750, 640),
         "worst": (900, 560),
         "untrained": (900, 800),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxnn import checkpoint, cli, data, metrics, models
 from jaxnn.commands.sweep import Sweep
@@ -173,3 +174,22 @@ def test_event_files_hold_every_epoch(tmp_path: Path) -> None:
         assert found[line["epoch"], "cost/train"] == pytest.approx(line["cost"])
         assert found[line["epoch"], "accuracy/held_out"] == pytest.approx(line["held_out_accuracy"])
     assert len(log) == 2
+
+
+def test_a_sweep_is_drawn_from_its_folder(swept: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sweep.png"
+    assert cli.main(["plot", "sweep", str(swept), "--out", str(out)]) == 0
+    with Image.open(out) as drawn:
+        assert drawn.size == (750, 244)  # two settings
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings": [{}]}', '{"settings": 3}'])
+def test_a_file_that_is_no_sweep_is_one_sentence(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sweep.json").write_text(text)
+    assert cli.main(["plot", "sweep", str(tmp_path), "--out", str(tmp_path / "a.png")]) == 2
+    assert "holds no sweep" in capsys.readouterr().err
+    (tmp_path / "sweep.json").unlink()
+    assert cli.main(["plot", "sweep", str(tmp_path), "--out", str(tmp_path / "a.png")]) == 2
+    assert "could not be read" in capsys.readouterr().err

@@ -89,6 +89,28 @@ class Costs:
 
 
 @dataclass(frozen=True)
+class Sweep:
+    """Every network of a sweep: which settings are better than which, and by how much."""
+
+    folder: Annotated[Path | None, tyro.conf.Positional] = None
+    """The folder of a sweep, made by `jaxnn sweep`; a short one is run where not given."""
+    out: Path = Path("sweep.png")
+    """The figure: .png or .svg."""
+
+    def run(self) -> None:
+        """Draws the accuracies."""
+        from jaxnn.plots import style
+        from jaxnn.plots import sweep as drawing
+
+        style.check_path(self.out)
+        if self.folder is None:
+            result = plot_inputs.short_sweep()
+        else:
+            result = plot_inputs.read_sweep(self.folder / "sweep.json")
+        plot_inputs.save(drawing.sweep(result), self.out)
+
+
+@dataclass(frozen=True)
 class Confusion(plot_inputs.OfModelAndDigits):
     """Which digits are read as which others."""
 
@@ -211,6 +233,7 @@ class Plot:
         Annotated[Weights, tyro.conf.subcommand("weights")]
         | Annotated[Activations, tyro.conf.subcommand("activations")]
         | Annotated[Costs, tyro.conf.subcommand("costs")]
+        | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Confusion, tyro.conf.subcommand("confusion")]
         | Annotated[Reliability, tyro.conf.subcommand("reliability")]
         | Annotated[Worst, tyro.conf.subcommand("worst")]

@@ -64,6 +64,42 @@ def read_log(path: Path) -> "dict[str, np.ndarray]":
     return dict(zip(FIELDS, np.array(rows).T, strict=True))
 
 
+def read_sweep(path: Path) -> dict[str, Any]:
+    """What `jaxnn sweep` wrote.
+
+    Raises:
+      DataError: missing, too large, or something else.
+    """
+    try:
+        if path.stat().st_size > MAX_LOG_BYTES:
+            raise DataError(f"{path} is larger than a sweep can be, {MAX_LOG_BYTES:,} bytes")
+        result = json.loads(path.read_bytes())
+        for setting in result["settings"]:
+            float(setting["learning_rate"]), setting["momentum"], list(setting["sizes"])
+            [float(result["networks"][k]["test_accuracy"]) for k in setting["networks"]]
+        float(result["networks"][result["best"]]["test_accuracy"]), str(result["chosen_by"])
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be read ({error.strerror}): name a folder that `jaxnn sweep` made"
+        ) from error
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise DataError(f"{path} holds no sweep: run `jaxnn sweep` again") from error
+    return result
+
+
+def short_sweep() -> dict[str, Any]:
+    """A small sweep of three rates on the embedded digits."""
+    from jaxnn import data as datasets
+    from jaxnn import ensemble
+    from jaxnn.commands import sweep_results
+    from jaxnn.commands.sweep import Swept
+
+    dataset = datasets.load("embedded")
+    swept = Swept(learning_rate=(1.0, 3.0, 10.0), epochs=SHORT_RUN, seeds=3)
+    trained = ensemble.fit(swept.configs(len(dataset.train_images)), dataset)
+    return sweep_results.measured(trained, dataset)
+
+
 def short_run() -> "tuple[dict[str, np.ndarray], str]":
     """The history of a short training run on the embedded digits, and its title."""
     import numpy as np

@@ -52,6 +52,18 @@ class Swept(TrainConfig):
     validation: int | None = None  # type: ignore[assignment]
     """Images taken from the end of the training set to choose by; a sixth where not given."""
 
+    def configs(self, images: int) -> list[TrainConfig]:
+        """Every network: each of the settings with each of the seeds.
+
+        Args:
+          images: in the training set.
+        """
+        return [
+            dataclasses.replace(setting, seed=setting.seed + number)
+            for setting in self.settings(images)
+            for number in range(self.seeds)
+        ]
+
     def settings(self, images: int) -> list[TrainConfig]:
         """The settings to try, each with the first seed.
 
@@ -118,16 +130,14 @@ class Sweep:
         if self.out and self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ConfigError(f"--out {self.out} is there already: name a new folder")
         dataset = datasets.load(self.data)
-        settings = swept.settings(len(dataset.train_images))
-        configs = [
-            dataclasses.replace(setting, seed=setting.seed + number)
-            for setting in settings
-            for number in range(swept.seeds)
-        ]
+        configs = swept.configs(len(dataset.train_images))
         ensemble.check_all(configs, dataset)
         folder = self.out or new_folder(Path("sweeps"))
         history: list[Progress] = []
-        say(f"{len(configs)} networks: {len(settings)} settings, {swept.seeds} seeds", self.json)
+        say(
+            f"{networks} networks: {networks // swept.seeds} settings, {swept.seeds} seeds",
+            self.json,
+        )
         with TrainingDisplay(swept.epochs) as display:
 
             def on_epoch(progress: "Progress") -> None:
