@@ -42,12 +42,12 @@ def many(setting: Setting, networks: int) -> Callable[[], list[np.ndarray]]:
     params = jax.jit(jax.vmap(models.build(epoch.spec_of(config)).init))(keys)
     first = (params, jax.vmap(optimizer_of(config, steps).init)(params))
     images, labels = jax.device_put(digits(setting.examples))
-    key = epoch.changes_key(config, 0)
+    key, strength = epoch.changes_key(config, 0), epoch.changes_strength(config, 0)
 
     def run() -> list[np.ndarray]:
         carry = jax.tree.map(jax.numpy.array, first)  # copies: donated below
         order = epoch.shuffled_batches(0, 0, setting.examples, setting.batch_size)
-        carry, costs = train_epoch(carry, images, labels, order, key, epoch.Own())
+        carry, costs = train_epoch(carry, images, labels, order, key, strength, epoch.Own())
         np.asarray(costs)  # waits for the epoch
         return [np.asarray(leaf)[0] for leaf in jax.tree.leaves(carry[0])]
 

@@ -172,13 +172,9 @@ def figures(work: Work, where: Device, outcomes: dict[tuple[str, int], Outcome])
 def table(result: dict[str, Any]) -> str:
     """The device, and a table for each of the three."""
     peak = result["peak"]
-    said = [
-        f"{peak[name] / unit:,.1f} {words}" if peak[name] else f"no known peak of {words}"
-        for name, unit, words in (
-            ("operations", 1e12, "TFLOP/s"),
-            ("bandwidth", 1e9, "GB/s"),
-        )
-    ]
+    units = (("operations", 1e12, "TFLOP/s"), ("bandwidth", 1e9, "GB/s"))
+    known = [f"{peak[name] / unit:,.1f} {word}" for name, unit, word in units if peak[name]]
+    said = f"whose peak is taken to be {' and '.join(known)}" if known else "of unknown peak"
     epochs = [
         [f"batch {one['at']:,}", *_times(one), f"{result['work']['examples'] / one['median']:,.0f}"]
         for one in result["epoch"]
@@ -207,7 +203,7 @@ def table(result: dict[str, Any]) -> str:
     head = ["median ms", "quartiles"]
     return "\n\n".join(
         (
-            f"On {result['device']['kind']}, taken to do {' and '.join(said)}.",
+            f"On JAX's device {result['device']['kind']}, {said}.",
             markdown(["an epoch", *head, "images/s"], epochs),
             markdown(["networks at once", *head, "epochs/s", "TFLOP/s", "of the peak"], networks),
             markdown(

@@ -118,7 +118,7 @@ def table(result: dict[str, Any]) -> str:
         slopes.append([span, *cells])
         rows += [
             [
-                f"{one['at']:,} {AXES[name]}",
+                f"{AXES[name]}: {one['at']:,}",
                 str(one["threads"]),
                 f"{1e3 * one['median']:,.0f}",
                 f"{1e3 * one['low']:,.0f} to {1e3 * one['high']:,.0f}",
@@ -136,27 +136,39 @@ def table(result: dict[str, Any]) -> str:
 def figure(result: dict[str, Any]) -> "Figure":
     """Time above, memory below; a column for what grows; both scales logarithmic."""
     fig = style.figure(10, 5.6)
-    fig.suptitle("An epoch: points as measured, lines with the slopes of all points together")
+    fig.suptitle(
+        "An epoch: points as measured (hollow: on two threads), "
+        "lines with the slope of all points together"
+    )
     grid = fig.subplots(2, len(AXES), sharex="col", sharey="row", squeeze=False)
-    for (above, below), (name, points) in zip(grid.T, result["axes"].items(), strict=True):
-        _draw(above, points, "median", 1.0, style.UP)
-        _draw(below, points, "peak", 1e6, style.DOWN)
-        below.set_xlabel(AXES[name])
-    grid[0, 0].set_ylabel("seconds an epoch")
-    grid[1, 0].set_ylabel("peak memory, MB")
+    rows = (("median", 1.0, "seconds an epoch", style.UP), ("peak", 1e6, "MB", style.DOWN))
+    for axs, (what, unit, label, color) in zip(grid, rows, strict=True):
+        for ax, points in zip(axs, result["axes"].values(), strict=True):
+            _draw(ax, points, what, unit, color)
+        axs[0].set_ylabel(label)
+        values = [one[what] / unit for points in result["axes"].values() for one in points]
+        axs[0].set_ylim(min(values) / 2, 2 * max(values))
+    for ax, name in zip(grid[1], result["axes"], strict=True):
+        ax.set_xlabel(AXES[name])
     return fig
 
 
 def _draw(ax: "Axes", points: list[dict[str, Any]], what: str, unit: float, color: str) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     x = np.array([one["at"] for one in points], float)
     y = np.array([one[what] for one in points]) / unit
     exponent = slope(points, what)
     middle = np.exp(np.mean(np.log(y))) / np.exp(exponent * np.mean(np.log(x)))
     ax.plot(x, middle * x**exponent, "-", color=style.FAINT, linewidth=1)
-    ax.plot(x, y, "o", color=color)
-    ax.set(xscale="log", yscale="log", title=f"slope {exponent:.2f}")
+    for at, value, one in zip(x, y, points, strict=True):
+        ax.plot(at, value, "o", color=color, mfc=color if one["threads"] == 1 else "white")
+    name = {"median": "time", "peak": "peak memory"}[what]
+    ax.set(xscale="log", yscale="log", title=f"{name}: slope {exponent:.2f}")
     ax.set_xticks(x, [f"{value:,.0f}" for value in x])
-    ax.set_xticks([], minor=True)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_minor_locator(NullLocator())
     ax.grid(color="#EEEEEE")
     ax.set_axisbelow(True)

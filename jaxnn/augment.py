@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 WAVES = 4  # of a bend, along each axis: the shortest is half a picture long
 
@@ -13,20 +14,23 @@ WAVES = 4  # of a bend, along each axis: the shortest is half a picture long
 class Changes(NamedTuple):
     """How much an image may change at most; every change up to it is equally likely."""
 
-    shift: int = 0  # whole pixels, along each axis
+    shift: int = 0  # pixels, along each axis; whole ones where nothing else changes
     rotate: float = 0.0  # degrees, either way
     scale: float = 0.0  # part of the width and, apart from it, of the height
     shear: float = 0.0  # columns moved for each row from the middle
     elastic: float = 0.0  # pixels: the standard deviation of a smooth random displacement
 
 
-def changed(key: Array, images: Array, how: Changes, side: int = 28) -> Array:
+def changed(
+    key: Array, images: Array, how: Changes, strength: ArrayLike = 1.0, side: int = 28
+) -> Array:
     """Each image changed at random in its own way; what moves in is background.
 
     Args:
       key: a typed random key.
       images: uint8 [B, side * side].
       how: the largest changes.
+      strength: the part of them that is used, 0 to 1; a shift alone takes no notice.
       side: height and width of an image, in pixels.
 
     Returns:
@@ -36,7 +40,7 @@ def changed(key: Array, images: Array, how: Changes, side: int = 28) -> Array:
         return shift(key, images, how.shift, side).astype(jnp.float32) / 255
 
     def one(key: Array, image: Array) -> Array:
-        return sampled(image, _places(key, how, side), side)
+        return sampled(image, _places(key, how, strength, side), side)
 
     return jax.vmap(one)(jax.random.split(key, len(images)), images) / 255
 
@@ -90,21 +94,22 @@ def sampled(image: Array, places: Array, side: int = 28) -> Array:
     return upper + down * (lower - upper)
 
 
-def _places(key: Array, how: Changes, side: int) -> Array:
+def _places(key: Array, how: Changes, strength: ArrayLike, side: int) -> Array:
     """Where one changed image looks for its pixels in the original, float32 [2, side * side]."""
     turn_key, scale_key, shear_key, shift_key, bend_key = jax.random.split(key, 5)
-    angle = jnp.deg2rad(how.rotate) * _within_one(turn_key, ())
-    stretch = 1 + how.scale * _within_one(scale_key, (2,))
-    slant = how.shear * _within_one(shear_key, ())
+    part = jnp.asarray(strength, jnp.float32)
+    angle = part * np.deg2rad(how.rotate) * _within_one(turn_key, ())
+    stretch = 1 + part * how.scale * _within_one(scale_key, (2,))
+    slant = part * how.shear * _within_one(shear_key, ())
+    move = part * how.shift * _within_one(shift_key, (2, 1))
     cos, sin = jnp.cos(angle), jnp.sin(angle)
     turned = jnp.stack([cos, -sin, sin, cos]).reshape(2, 2)
     slanted = jnp.eye(2, dtype=jnp.float32).at[1, 0].set(slant)
     middle = (side - 1) / 2
     rows, columns = np.mgrid[:side, :side].reshape(2, -1).astype(np.float32) - middle
-    move = jax.random.randint(shift_key, (2, 1), -how.shift, how.shift + 1).astype(jnp.float32)
     places = (turned @ slanted * stretch[None]) @ jnp.stack([rows, columns]) + move + middle
     if how.elastic:
-        places = places + how.elastic * _bend(bend_key, side)
+        places = places + part * how.elastic * _bend(bend_key, side)
     return places
 
 

@@ -38,6 +38,7 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         "scale": (0, 0.9),
         "shear": (0, 1),
         "elastic": (0, 13),
+        "fade": (0, 1),
         "validation": (0, images - 1),
         "seed": (0, 2**32 - 1),
         "shuffle_seed": (0, 2**32 - 1),
@@ -56,6 +57,8 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         known = get_args(get_type_hints(TrainConfig)[name])
         if getattr(config, name) not in known:
             raise ConfigError(f"{name} is {getattr(config, name)!r}: choose {' or '.join(known)}")
+    if config.fade and not (config.rotate or config.scale or config.shear or config.elastic):
+        raise ConfigError("fade weakens turns, stretches, slants and bends: ask for one of them")
     if config.sizes[0] != pixels:
         raise ConfigError(f"sizes begin with {config.sizes[0]}, but an image has {pixels} pixels")
     if config.sizes[-1] <= largest:

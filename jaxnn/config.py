@@ -35,7 +35,8 @@ class TrainConfig:
     gradient: Literal["autodiff", "backprop"] = "autodiff"
     """Where the gradient comes from: jax.grad, or the explicit chain rule."""
     shift: int = 0
-    """Moves each training image at random by up to this many whole pixels, anew in every epoch."""
+    """Moves each training image at random by up to this many pixels, anew in every epoch: whole
+    pixels, unless the changes below read between pixels anyway."""
     rotate: float = 0.0
     """Turns each training image at random by up to this many degrees."""
     scale: float = 0.0
@@ -46,6 +47,9 @@ class TrainConfig:
     middle by 1."""
     elastic: float = 0.0
     """Bends each training image by a smooth random displacement of about this many pixels."""
+    fade: float = 0.0
+    """Part of the changes above that is gone by the end: 0.8 lets them weaken evenly from all to a
+    fifth."""
     validation: int = 0
     """Images taken from the end of the training set to choose the best epoch by."""
     seed: int = 0

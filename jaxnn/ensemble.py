@@ -23,7 +23,14 @@ from jaxnn import metrics, models
 from jaxnn.checks import check
 from jaxnn.config import TrainConfig
 from jaxnn.data import Dataset
-from jaxnn.epoch import changes_key, epoch_function, shuffle_seed, shuffled_batches, spec_of
+from jaxnn.epoch import (
+    changes_key,
+    changes_strength,
+    epoch_function,
+    shuffle_seed,
+    shuffled_batches,
+    spec_of,
+)
 from jaxnn.errors import ConfigError
 from jaxnn.feed import from_memory
 from jaxnn.models import Model
@@ -111,7 +118,9 @@ def fit(
         else:
             order = np.stack([shuffle(seed, epoch) for seed in orders])
             key = jnp.stack([changes_key(config, epoch) for config in configs])
-        carry, found = train_epoch(carry, images, labels, order, key, own)
+        carry, found = train_epoch(
+            carry, images, labels, order, key, own, changes_strength(shared, epoch)
+        )
         costs = np.asarray(found)
         seconds = time.perf_counter() - started
         held_costs, accuracies = map(np.asarray, _measured(carry[0], *held_out, model=model))
@@ -175,7 +184,7 @@ def check_all(configs: Sequence[TrainConfig], data: Dataset) -> TrainConfig:
 @lru_cache(maxsize=8)
 def _program(config: TrainConfig, steps: int, together: bool) -> Callable[..., tuple[Any, Array]]:
     axis = None if together else 0
-    many = jax.vmap(epoch_function(config, steps), in_axes=(0, None, None, axis, axis, 0))
+    many = jax.vmap(epoch_function(config, steps), in_axes=(0, None, None, axis, axis, 0, None))
     return jax.jit(many, donate_argnums=0)
 
 

@@ -56,6 +56,11 @@ def changes_key(config: TrainConfig, epoch: int, chunk: int = 0) -> Array:
     return jax.random.fold_in(key, chunk) if chunk else key
 
 
+def changes_strength(config: TrainConfig, epoch: int) -> float:
+    """The part of the changes of images that an epoch, counted from 0, uses."""
+    return 1 - config.fade * epoch / config.epochs
+
+
 def shuffle_seed(config: TrainConfig) -> int:
     """What decides the shuffles and the changed images."""
     return config.seed if config.shuffle_seed is None else config.shuffle_seed
@@ -86,9 +91,10 @@ def train_step(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry, Ar
 
 
 def epoch_function(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry, Array]]:
-    """A whole epoch: (carry, images, labels, order, key, own) -> (carry, mean cost).
+    """A whole epoch: (carry, images, labels, order, key, own, strength) -> (carry, mean cost).
 
-    images uint8 [N, n_in], labels [N], order int [steps, B], key as `changes_key` makes it.
+    images uint8 [N, n_in], labels [N], order int [steps, B], key as `changes_key` makes it,
+    strength as `changes_strength` does.
     Not jitted: `program` and `ensemble` do that.
     """
     step = train_step(config, steps)
@@ -102,6 +108,7 @@ def epoch_function(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry
         order: Array,
         key: Array,
         own: Own = Own(),  # noqa: B008 - a tuple
+        strength: float = 1.0,
     ) -> tuple[Carry, Array]:
         def chunk(carry: Carry, some: tuple[Array, Any]) -> tuple[Carry, Array]:
             indices, keys = some  # [chunk, B], and [chunk] where images change
@@ -109,11 +116,10 @@ def epoch_function(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry
 
         def batch(carry: Carry, one: tuple[Array, Array, Any]) -> tuple[Carry, Array]:
             chosen, answers, key = one  # uint8 [B, n_in], [B], a key or None
-            x = (
-                metrics.pixels_to_input(chosen)
-                if key is None
-                else augment.changed(key, chosen, how)
-            )
+            if key is None:
+                x = metrics.pixels_to_input(chosen)
+            else:
+                x = augment.changed(key, chosen, how, strength)
             return step(carry, x, metrics.one_hot(answers, classes), own)
 
         # Gathering the images of several steps at once is faster: see docs/performance.md.

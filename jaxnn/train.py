@@ -17,7 +17,7 @@ from jaxnn import metrics, models
 from jaxnn.checks import check
 from jaxnn.config import TrainConfig
 from jaxnn.data import Dataset
-from jaxnn.epoch import changes_key, program, spec_of
+from jaxnn.epoch import changes_key, changes_strength, program, spec_of
 from jaxnn.errors import RunError
 from jaxnn.feed import Feed, from_memory
 from jaxnn.optimizers import optimizer_of
@@ -85,7 +85,8 @@ def fit(
         parts: list[tuple[Any, float]] = []  # mean cost of a chunk, its part of the epoch
         for number, (images, labels, order) in enumerate(feed.chunks(epoch)):
             key = changes_key(config, epoch, number)
-            carry, mean_cost = train_epoch(carry, images, labels, order, key)
+            strength = changes_strength(config, epoch)
+            carry, mean_cost = train_epoch(carry, images, labels, order, key, strength=strength)
             if parts:  # one chunk computes while the next is prepared, and no more lie waiting
                 parts[-1][0].block_until_ready()
             parts.append((mean_cost, len(order) / steps))

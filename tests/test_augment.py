@@ -14,8 +14,8 @@ from jaxnn.augment import Changes
 IMAGES = np.random.default_rng(0).integers(1, 256, (200, 784), dtype=np.uint8)
 
 
-def changed(seed: int, images: np.ndarray, how: Changes) -> np.ndarray:
-    function = jax.jit(partial(augment.changed, how=how))
+def changed(seed: int, images: np.ndarray, how: Changes, strength: float = 1.0) -> np.ndarray:
+    function = jax.jit(partial(augment.changed, how=how, strength=strength))
     return np.asarray(function(jax.random.key(seed), jnp.asarray(images)))
 
 
@@ -126,3 +126,23 @@ def test_changes_differ_between_images_and_keys_and_stay_in_range() -> None:
 def test_no_change_is_the_image() -> None:
     how = Changes(rotate=1e-6)  # as good as nothing, but on the way of the turned
     np.testing.assert_allclose(changed(0, IMAGES, how), IMAGES / 255, atol=1e-4)
+
+
+def test_beside_other_changes_a_shift_goes_between_pixels_too() -> None:
+    images = np.stack([disc(13.5, 13.5)] * 400)
+    moved = centres(changed(0, images, Changes(shift=3, rotate=1e-6)))
+    assert np.abs(moved).max() < 3.05
+    assert np.abs(moved).max(axis=0).min() > 2.7
+    assert len(np.unique(np.round(moved[:, 0], 1))) > 30
+
+
+def test_strength_weakens_every_change() -> None:
+    images = np.stack([disc(20.5, 20.5)] * 200)
+    how = Changes(2, 20.0, 0.1, 0.2, 0.5)
+    moved = [
+        np.abs(centres(changed(0, images, how, part)) - centres(images[:1])).mean()
+        for part in (1.0, 0.5, 0.0)
+    ]
+    assert moved[0] > 1
+    assert moved[1] == pytest.approx(moved[0] / 2, rel=0.1)  # nearly linear
+    assert moved[2] < 1e-3

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from benchmarks import cold_start, dissect, epoch, report, timing
 from benchmarks.dissect import Span
 from benchmarks.epoch import Setting
 from benchmarks.timing import Outcome, Times
+from jaxnn.plots import style
 
 PAGE = """before
 <!-- bench:a -->
@@ -207,3 +209,50 @@ class Prepared:
 
     def __call__(self) -> Callable[[], tuple[str, int, str]]:
         return lambda: (self.name, os.getpid(), os.environ["NPROC"])
+
+
+class Drawn:
+    """A question that draws a figure."""
+
+    asked = 0
+
+    def run(self, quick: bool) -> dict:
+        self.asked += 1
+        return {"quick": quick}
+
+    def table(self, result: dict) -> str:
+        return "| t |"
+
+    def figure(self, result: dict) -> object:
+        return style.figure(1, 1)
+
+
+def test_the_driver_asks_the_short_set_and_publishes_what_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = {"a": Drawn(), "b": Drawn()}
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(driver.importlib, "import_module", modules.get)
+    questions = {"a": driver.Question("a"), "b": driver.Question("b", short=False)}
+    monkeypatch.setattr(driver, "QUESTIONS", questions)
+    (tmp_path / "figures").mkdir()
+    report.PAGE.write_text(PAGE)
+
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--print"])
+    driver.main()
+    assert (modules["a"].asked, modules["b"].asked) == (1, 0)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["figures", "page.md"]
+    assert report.PAGE.read_text() == PAGE
+
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "b"])
+    driver.main()
+    assert (modules["a"].asked, modules["b"].asked) == (1, 1)
+    assert (tmp_path / "results" / "b.json").exists()
+    assert [one.name for one in (tmp_path / "figures").iterdir()] == ["b.png"]
+    assert "| t |" in report.PAGE.read_text()
+
+
+def test_growth_and_the_gpu_are_not_in_the_short_set() -> None:
+    longer = {name for name, question in driver.QUESTIONS.items() if not question.short}
+    assert longer == {"growth", "gpu"}

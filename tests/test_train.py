@@ -177,6 +177,24 @@ def test_shifted_training_is_resumed_exactly_too(blobs: Dataset) -> None:
     assert not same_bytes(fit(changed(epochs=2), blobs).params, at_once.params)
 
 
+def test_changes_fade_over_the_run(blobs: Dataset) -> None:
+    """The program is given 1 at first, and what fade leaves at the end."""
+    config = changed(rotate=5.0, fade=0.8, epochs=5)
+    assert [round(epoch.changes_strength(config, n), 2) for n in range(5)] == [
+        1.0,
+        0.84,
+        0.68,
+        0.52,
+        0.36,
+    ]
+    # Their difference is in the last epochs only: the first sees all of every change.
+    plain = dataclasses.replace(config, fade=0.0)
+    first = [fit(c, blobs) for c in (config, plain)]
+    assert not same_bytes(first[0].params, first[1].params)
+    one = [fit(dataclasses.replace(c, epochs=1), blobs) for c in (config, plain)]
+    assert same_bytes(one[0].params, one[1].params)
+
+
 def test_a_cosine_schedule_ends_at_rest(blobs: Dataset, standard_promotion: None) -> None:
     states: list[TrainState] = []
     config = changed(schedule="cosine", epochs=20, batch_size=230)
@@ -212,6 +230,10 @@ def test_divergence_is_one_sentence(blobs: Dataset) -> None:
         ({"optimizer": "dpsgd"}, "dpsgd needs more"),
         ({"optimizer": "lbfgs"}, "lbfgs needs more"),
         ({"optimizer": "noisy_sgd"}, "noisy_sgd keeps a random key"),
+        ({"fade": 0.5}, "fade weakens turns"),
+        ({"fade": 1.5, "rotate": 1.0}, "fade is 1.5"),
+        ({"rotate": -1.0}, "rotate is -1"),
+        ({"scale": 1.0}, "scale is 1"),
         ({"schedule": "cosin"}, "choose constant or cosine"),
         ({"gradient": "x"}, "choose autodiff or backprop"),
         ({"epochs": -1}, "epochs is -1"),

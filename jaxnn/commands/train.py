@@ -208,9 +208,10 @@ def recorded_config(recorded: dict[str, Any], given: Train, argv: list[str]) -> 
                 f"the run in {given.out} has {name} {json.dumps(value)}, not "
                 f"{json.dumps(getattr(after, name))}: only --epochs may change on --resume"
             )
-    if after.epochs != before.epochs and before.schedule != "constant":
+    fixed = "a cosine schedule" if before.schedule != "constant" else "changes that fade"
+    if after.epochs != before.epochs and (before.schedule != "constant" or before.fade):
         raise ConfigError(
-            f"the run in {given.out} has a {before.schedule} schedule over {before.epochs} epochs: "
+            f"the run in {given.out} has {fixed} over {before.epochs} epochs: "
             "its length cannot change on --resume"
         )
     return after
