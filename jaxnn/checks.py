@@ -1,5 +1,6 @@
 """Whether settings can be, and fit the data: asked once, before training begins."""
 
+import math
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -31,6 +32,7 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
     models.build(spec_of(config))
     check_optimizer(config)
     ranges: dict[str, tuple[float, float | None]] = {
+        "validation": (0, images - 1),
         "epochs": (0, None),
         "batch_size": (1, images - config.validation),
         "shift": (0, 13),  # further, and digits leave the picture
@@ -39,7 +41,6 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         "shear": (0, 1),
         "elastic": (0, 13),
         "fade": (0, 1),
-        "validation": (0, images - 1),
         "seed": (0, 2**32 - 1),
         "shuffle_seed": (0, 2**32 - 1),
         "l2": (0, None),
@@ -51,13 +52,20 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         if not value >= least or (most is not None and value > most):
             limit = f"{least} or more" if most is None else f"{least} to {most}"
             raise ConfigError(f"{name} is {value}, expected {limit} with {images} images")
+    if config.momentum is not None and not 0 <= config.momentum < 1:
+        raise ConfigError(f"momentum is {config.momentum}, expected 0 or more, and below 1")
+    if not np.isfinite(config.l2):
+        raise ConfigError(f"l2 is {config.l2}, expected a number")
     if not (np.isfinite(config.learning_rate) and config.learning_rate > 0):
         raise ConfigError(f"learning_rate is {config.learning_rate}, expected a positive number")
     for name in ("gradient", "schedule"):
         known = get_args(get_type_hints(TrainConfig)[name])
         if getattr(config, name) not in known:
             raise ConfigError(f"{name} is {getattr(config, name)!r}: choose {' or '.join(known)}")
-    if config.fade and not (config.rotate or config.scale or config.shear or config.elastic):
+    changes = (config.rotate, config.scale, config.shear, config.elastic)
+    if (config.shift or any(changes)) and math.isqrt(pixels) ** 2 != pixels:
+        raise ConfigError(f"an image has {pixels} pixels: only square images can be changed")
+    if config.fade and not any(changes):
         raise ConfigError("fade weakens turns, stretches, slants and bends: ask for one of them")
     if config.sizes[0] != pixels:
         raise ConfigError(f"sizes begin with {config.sizes[0]}, but an image has {pixels} pixels")

@@ -5,7 +5,8 @@ become one product. They may differ in their seed, learning rate, momentum, widt
 layers and shuffle; a narrower network lives within the widest, its missing neurons masked.
 Networks with the same shuffle share their mini-batches, which is what makes many cheap.
 
-Each ends, but for rounding, where `train.fit` with its configuration ends.
+Each ends, but for rounding, where `train.fit` with its configuration ends. (Of several widths only
+where the optimiser treats every parameter by itself: adafactor does not.)
 """
 
 import time
@@ -124,7 +125,8 @@ def fit(
         costs = np.asarray(found)
         seconds = time.perf_counter() - started
         held_costs, accuracies = map(np.asarray, _measured(carry[0], *held_out, model=model))
-        scores = np.where(np.isfinite(costs), accuracies if shared.validation else -costs, -np.inf)
+        whole = np.isfinite(costs) & np.isfinite(held_costs)  # the last step shows in the latter
+        scores = np.where(whole, accuracies if shared.validation else -costs, -np.inf)
         better = scores > best_scores
         best = _chosen(better, carry[0], best)
         best_scores = np.where(better, scores, best_scores)
@@ -177,6 +179,9 @@ def check_all(configs: Sequence[TrainConfig], data: Dataset) -> TrainConfig:
                 f"sizes are {config.sizes} and {first.sizes}: networks trained at once may differ "
                 "in the widths of their hidden layers only"
             )
+    given = {config.momentum is None for config in configs}
+    if len(given) > 1:
+        raise ConfigError("some networks have a momentum and some have none: give all of them one")
     widest = tuple(map(max, zip(*(config.sizes for config in configs), strict=True)))
     return replace(first, sizes=widest)
 

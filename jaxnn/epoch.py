@@ -4,6 +4,7 @@ The images lie on the device as uint8; a step gathers its mini-batch, changes an
 takes one step down. Everything here is written for ONE network: `ensemble` vmaps it over many.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -99,6 +100,7 @@ def epoch_function(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry
     """
     step = train_step(config, steps)
     classes = config.sizes[-1]
+    side = math.isqrt(config.sizes[0])  # `checks` has seen to a square where images change
     how = augment.Changes(config.shift, config.rotate, config.scale, config.shear, config.elastic)
 
     def train_epoch(
@@ -119,7 +121,7 @@ def epoch_function(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry
             if key is None:
                 x = metrics.pixels_to_input(chosen)
             else:
-                x = augment.changed(key, chosen, how, strength)
+                x = augment.changed(key, chosen, how, strength, side)
             return step(carry, x, metrics.one_hot(answers, classes), own)
 
         # Gathering the images of several steps at once is faster: see docs/performance.md.

@@ -68,8 +68,9 @@ def from_disk(config: TrainConfig, train: Stream, test: Stream) -> Feed:
     check_settings(config, count, test.images.width, largest)
     cut = count - config.validation
     part = train._replace(examples=cut)
-    gathered = CHUNK * config.batch_size  # images that a program gathers at once
-    size = gathered * max(1, CHUNK_IMAGES // gathered)
+    steps = max(1, CHUNK_IMAGES // config.batch_size)
+    if steps > CHUNK:
+        steps -= steps % CHUNK  # of which a program gathers the images at once
 
     def of_epoch(epoch: int) -> Chunks:
         some = chunks(
@@ -77,7 +78,7 @@ def from_disk(config: TrainConfig, train: Stream, test: Stream) -> Feed:
             seed=shuffle_seed(config),
             epoch=epoch,
             batch_size=config.batch_size,
-            chunk_images=size,
+            chunk_images=steps * config.batch_size,
         )
         with closing(some):
             yield from some

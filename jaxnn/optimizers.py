@@ -37,11 +37,11 @@ def optimizer_of(
 
 def check_optimizer(config: TrainConfig) -> None:
     """Raises ConfigError where optax has no such optimiser, or it does not take the settings."""
-    _check(config.optimizer, config.momentum is not None)
+    _check(config.optimizer, config.momentum is not None, config.schedule)
 
 
 @lru_cache
-def _check(name: str, momentum: bool) -> None:
+def _check(name: str, momentum: bool, schedule: str) -> None:
     make = getattr(optax, name, None)
     takes = inspect.signature(make).parameters if inspect.isfunction(make) else {}
     if make is None or "learning_rate" not in takes:
@@ -50,13 +50,15 @@ def _check(name: str, momentum: bool) -> None:
         )
     if momentum and "momentum" not in takes:
         raise ConfigError(f"optimizer {name} takes no momentum: leave --momentum out, or use sgd")
+    rate: Any = optax.cosine_decay_schedule(1.0, 10) if schedule == "cosine" else 1.0
     try:
-        made = make(learning_rate=1.0, **({"momentum": 0.5} if momentum else {}))
+        made = make(learning_rate=rate, **({"momentum": 0.5} if momentum else {}))
         tiny = {"w": jnp.zeros(2)}
         state, _ = jax.eval_shape(lambda p: (made.init(p), made.update(p, made.init(p), p)), tiny)
-    except TypeError as error:  # some need the cost, or further settings
+    except (TypeError, ValueError) as error:  # some need the cost, or take no schedule
         raise ConfigError(
-            f"optimizer {name} needs more than a rate and gradients: try sgd, adam or adamw"
+            f"optimizer {name} needs more than a rate and gradients, or takes no {schedule} "
+            "schedule: try sgd, adam or adamw"
         ) from error
     if any(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in jax.tree.leaves(state)):
         raise ConfigError(f"optimizer {name} keeps a random key, which is not saved: try adam")

@@ -25,7 +25,7 @@ def own_parts(configs: Sequence[TrainConfig], model: Model) -> Own:
         values = [getattr(config, name) for config in configs]
         if len(set(values)) == 1:
             return None
-        return jnp.array([value or 0.0 for value in values], jnp.float32)
+        return jnp.array(values, jnp.float32)
 
     mask = None
     if len({config.sizes for config in configs}) > 1:

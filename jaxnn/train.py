@@ -92,13 +92,15 @@ def fit(
             parts.append((mean_cost, len(order) / steps))
         cost = sum(float(mean_cost) * part for mean_cost, part in parts)
         seconds = time.perf_counter() - started
-        if not np.isfinite(cost):
-            raise RunError(
-                f"training diverged in epoch {epoch + 1}: the cost is {cost}; "
-                f"try a --learning-rate below {config.learning_rate:g}"
-            )
         params, opt_state = jax.device_get(carry)
         tested = metrics.evaluate(carry[0], feed.held_out_images, feed.held_out_labels, model=model)
+        # The cost comes before each step, so the last step shows in what was measured after it.
+        if not (np.isfinite(cost) and np.isfinite(tested.cost)):
+            raise RunError(
+                f"training diverged in epoch {epoch + 1}: the cost is {cost}, on held-out images "
+                f"{tested.cost}; "
+                f"try a --learning-rate below {config.learning_rate:g}"
+            )
         score = tested.accuracy if config.validation else -cost
         best = state.best_epoch == 0 or score > state.best_score
         state = state._replace(epoch=epoch + 1, params=params, opt_state=opt_state)

@@ -25,6 +25,9 @@ def changed(**changes: object) -> TrainConfig:
     [
         pytest.param([changed(seed=s, shuffle_seed=9) for s in (0, 3)], id="seeds"),
         pytest.param([changed(seed=s) for s in (0, 3)], id="own shuffles"),
+        pytest.param(
+            [changed(seed=s, shuffle_seed=9, shift=1) for s in (4, 3)], id="shared changes"
+        ),
         pytest.param([changed(learning_rate=r) for r in (0.3, 1.0, 3.0)], id="rates"),
         pytest.param([changed(momentum=m) for m in (0.0, 0.5)], id="momenta"),
         pytest.param([changed(sizes=(784, *h, 10)) for h in ((5, 9), (8, 4))], id="widths"),
@@ -67,7 +70,7 @@ def test_progress_measures_every_network_on_the_held_out_images(blobs: Dataset) 
         )
         assert seen[-1].held_out_accuracies[k] == pytest.approx(expected.accuracy)
         assert seen[-1].held_out_costs[k] == pytest.approx(expected.cost, rel=1e-5)
-    assert seen[-1].images_per_second > 0
+    assert seen[-1].images_per_second == pytest.approx(2 * 11 * 20 / seen[-1].seconds)
 
 
 def test_a_network_that_diverges_harms_no_other(blobs: Dataset) -> None:
@@ -77,6 +80,31 @@ def test_a_network_that_diverges_harms_no_other(blobs: Dataset) -> None:
     assert not good.diverged
     alone = train.fit(good.config, blobs)
     assert relative_difference(good.params, alone.params) < 1e-4
+
+
+def test_of_equal_epochs_the_first_is_best_and_a_diverged_one_never(blobs: Dataset) -> None:
+    configs = [changed(activation="relu", learning_rate=r, validation=50) for r in (1e-30, 1e38)]
+    still, bad = ensemble.fit(configs, blobs)
+    assert still.best_epoch == 1
+    assert bad.best_epoch == 0
+    assert bad.best_score == -np.inf
+
+
+def test_a_last_step_that_breaks_a_network_is_noticed(
+    blobs: Dataset, standard_promotion: None
+) -> None:
+    bad = changed(
+        activation="relu",
+        output="softmax",
+        cost="cross_entropy",
+        optimizer="adam",
+        learning_rate=3e38,
+        batch_size=230,
+        epochs=1,
+    )
+    found, good = ensemble.fit([bad, dataclasses.replace(bad, learning_rate=0.01)], blobs)
+    assert found.best_epoch == 0
+    assert good.best_epoch == 1
 
 
 def test_masked_neurons_stay_out(blobs: Dataset) -> None:
@@ -105,6 +133,7 @@ def test_networks_together_are_an_ensembles_parameters(blobs: Dataset) -> None:
         ([CONFIG, changed(batch_size=10)], "may differ in"),
         ([CONFIG, changed(sizes=(784, 8, 8, 10))], "hidden layers only"),
         ([CONFIG, changed(learning_rate=-1.0)], "learning_rate is -1"),
+        ([CONFIG, changed(momentum=0.5)], "some have none"),
     ],
 )
 def test_what_cannot_go_together(configs: list[TrainConfig], message: str, blobs: Dataset) -> None:

@@ -32,7 +32,6 @@ def test_a_streamed_epoch_takes_the_same_steps_as_one_in_memory(
 ) -> None:
     """The order that the stream chose, given to the program of an epoch in memory."""
     monkeypatch.setattr(feed, "CHUNK_IMAGES", 60)
-    monkeypatch.setattr(feed, "CHUNK", 3)
     config = dataclasses.replace(CONFIG, epochs=1)
     found = train.fit(config, from_files(config, files))
     with closing(from_files(config, files).chunks(0)) as chunks:
@@ -52,7 +51,44 @@ def test_a_streamed_epoch_takes_the_same_steps_as_one_in_memory(
         np.concatenate([order + at for (_, _, order), at in zip(parts, first, strict=False)]),
     )
     at_once = whole._replace(chunks=lambda epoch: (one for one in [together]))
-    assert relative_difference(found.params, train.fit(config, at_once).params) < 1e-5
+    costs: list[float] = []
+    for streamed in (True, False):
+        state = train.fit(
+            config,
+            from_files(config, files) if streamed else at_once,
+            on_epoch=lambda _, report: costs.append(report.cost),
+        )
+        assert relative_difference(found.params, state.params) < 1e-5
+    assert costs[0] == pytest.approx(costs[1], rel=1e-5)
+
+
+def test_the_shuffle_seed_decides_the_blocks(files: Path) -> None:
+    def first(**changes: int) -> np.ndarray:
+        config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
+        with closing(from_files(config, files).chunks(0)) as chunks:
+            images, _, order = next(chunks)
+            return images[order[0]]
+
+    np.testing.assert_array_equal(first(seed=5), first(seed=0, shuffle_seed=5))
+    assert (first(seed=5) != first(seed=5, shuffle_seed=6)).any()
+
+
+def test_a_chunk_is_bounded_by_images_not_by_steps(files: Path) -> None:
+    for batch_size, steps in ((20, [11]), (100, [2]), (230, [1])):
+        config = dataclasses.replace(CONFIG, batch_size=batch_size)
+        with closing(from_files(config, files).chunks(0)) as chunks:
+            assert [len(order) for _, _, order in chunks] == steps
+
+
+def test_the_test_images_are_checked_too(files: Path, blobs: Dataset) -> None:
+    narrow = blobs._replace(test_images=blobs.test_images[:, :5])
+    other = folders.write(files.parent / "narrow", narrow)
+    with pytest.raises(ConfigError, match="an image has 140 pixels"):
+        from_files(CONFIG, other)
+    more = blobs._replace(test_labels=blobs.test_labels + 3)
+    other = folders.write(files.parent / "more", more)
+    with pytest.raises(ConfigError, match="labels go up to 12"):
+        from_files(CONFIG, other)
 
 
 def test_streamed_training_is_resumed_exactly(files: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from trees import relative_difference, same_bytes
 
-from jaxnn import epoch, metrics, models, train
+from jaxnn import augment, epoch, metrics, models, train
 from jaxnn.data import Dataset
 from jaxnn.errors import ConfigError, RunError, ShapeError
 from jaxnn.train import TrainConfig, TrainState, fit
@@ -197,13 +197,14 @@ def test_changes_fade_over_the_run(blobs: Dataset) -> None:
 
 def test_a_cosine_schedule_ends_at_rest(blobs: Dataset, standard_promotion: None) -> None:
     states: list[TrainState] = []
-    config = changed(schedule="cosine", epochs=20, batch_size=230)
+    config = changed(schedule="cosine", epochs=20)  # of 11 steps
     fit(config, blobs, on_epoch=lambda state, _: states.append(state))
     moves = [
         float(np.abs(b.params[0].weights - a.params[0].weights).max())
         for a, b in itertools.pairwise(states)
     ]
-    assert moves[-1] < 0.05 * moves[0]
+    assert moves[-1] < 0.05 * max(moves)
+    assert moves[len(moves) // 2] > 0.2 * max(moves)  # not at rest before its end
 
 
 def test_divergence_is_one_sentence(blobs: Dataset) -> None:
@@ -231,6 +232,16 @@ def test_divergence_is_one_sentence(blobs: Dataset) -> None:
         ({"optimizer": "lbfgs"}, "lbfgs needs more"),
         ({"optimizer": "noisy_sgd"}, "noisy_sgd keeps a random key"),
         ({"fade": 0.5}, "fade weakens turns"),
+        ({"validation": 230, "batch_size": 100}, "validation is 230, expected 0 to 229"),
+        ({"rotate": 181.0}, "rotate is 181"),
+        ({"shear": 1.5}, "shear is 1.5"),
+        ({"elastic": 14.0}, "elastic is 14"),
+        ({"l2": -1.0}, "l2 is -1"),
+        ({"l2": float("inf")}, "l2 is inf"),
+        ({"momentum": 1.0}, "momentum is 1"),
+        ({"momentum": float("nan")}, "momentum is nan"),
+        ({"shuffle_seed": -1}, "shuffle_seed is -1"),
+        ({"optimizer": "rprop", "schedule": "cosine"}, "takes no cosine schedule"),
         ({"fade": 1.5, "rotate": 1.0}, "fade is 1.5"),
         ({"rotate": -1.0}, "rotate is -1"),
         ({"scale": 1.0}, "scale is 1"),
@@ -272,3 +283,68 @@ def test_momentum_reaches_the_optimizer(blobs: Dataset) -> None:
 def test_state_holds_numpy_only(blobs: Dataset) -> None:
     state = fit(CONFIG, blobs)
     assert {type(leaf) for leaf in jax.tree.leaves(state.params)} == {np.ndarray}
+
+
+def test_an_epoch_is_its_steps_one_by_one(blobs: Dataset) -> None:
+    """Each with its own images, changed by its own key, in the order that was given."""
+    config = changed(shift=2, rotate=9.0, scale=0.2, shear=0.1, elastic=0.5)
+    how = augment.Changes(shift=2, rotate=9.0, scale=0.2, shear=0.1, elastic=0.5)
+    order = epoch.shuffled_batches(0, 0, 230, 20)
+    images, labels = blobs.train_images.reshape(230, 784), blobs.train_labels
+    key, strength = jax.random.key(3), 0.5
+    first = train.initial_state(config, 230)
+    step = jax.jit(epoch.train_step(config, 11))
+    change = jax.jit(lambda key, chosen: augment.changed(key, chosen, how, strength))
+    carry, costs = (first.params, first.opt_state), []
+    for batch, one in zip(order, jax.random.split(key, len(order)), strict=True):
+        y = jax.nn.one_hot(labels[batch], 10, dtype=np.float32)
+        carry, cost = step(carry, change(one, images[batch]), y)
+        costs.append(float(cost))
+    function = jax.jit(epoch.epoch_function(config, 11))
+    found, mean_cost = function(
+        (first.params, first.opt_state), images, labels, order, key, strength=strength
+    )
+    # Each image is turned in another program: float32, 11 steps.
+    assert relative_difference(found[0], carry[0]) < 1e-4
+    assert float(mean_cost) == pytest.approx(np.mean(costs), rel=1e-5)
+
+
+def test_the_shuffle_seed_decides_shuffles_and_changes_alone(blobs: Dataset) -> None:
+    assert epoch.shuffle_seed(changed(seed=3)) == 3
+    assert epoch.shuffle_seed(changed(seed=3, shuffle_seed=0)) == 0
+    config = changed(seed=3, shift=1, epochs=1)
+    assert same_bytes(fit(config, blobs), fit(dataclasses.replace(config, shuffle_seed=3), blobs))
+    other = fit(dataclasses.replace(config, shuffle_seed=4), blobs)
+    assert not same_bytes(fit(config, blobs).params, other.params)
+    keys = [epoch.changes_key(changed(seed=3, shuffle_seed=s), 0) for s in (3, 4)]
+    assert keys[0] == epoch.changes_key(changed(seed=3), 0)
+    assert keys[0] != keys[1]
+    assert epoch.changes_key(config, 0, 1) != epoch.changes_key(config, 0, 2)
+    assert epoch.changes_key(config, 0) != epoch.changes_key(config, 1)
+
+
+def test_a_last_step_that_breaks_the_network_is_noticed(
+    blobs: Dataset, standard_promotion: None
+) -> None:
+    """Its cost was measured before it, and was finite."""
+    config = changed(
+        activation="relu",
+        output="softmax",
+        cost="cross_entropy",
+        optimizer="adam",
+        learning_rate=3e38,
+        batch_size=230,
+    )
+    with pytest.raises(RunError, match="diverged in epoch 1"):
+        fit(config, blobs)
+
+
+def test_square_images_of_another_size_can_be_changed() -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 6, 6), np.uint8), np.arange(40, dtype=np.uint8) % 10
+    data = Dataset(images, labels, images, labels)
+    fit(changed(sizes=(36, 10), rotate=5.0, shift=1, epochs=1), data)
+    oblong = Dataset(images[:, :5], labels, images[:, :5], labels)
+    fit(changed(sizes=(30, 10), epochs=1), oblong)
+    with pytest.raises(ConfigError, match="30 pixels: only square"):
+        fit(changed(sizes=(30, 10), epochs=1, shift=1), oblong)
