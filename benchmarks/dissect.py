@@ -89,10 +89,10 @@ def main() -> None:
     spans = [Span(started, entered, "Python's start")]
     watch_imports(spans)
     from jaxnn import cli
-    from jaxnn.commands import train as command
+    from jaxnn.commands import settings
 
-    if command.largest_product(cli.parse(["train", *flags]).config) < command.THREADS_PAY_FROM:
-        command.os.environ.setdefault("NPROC", "1")  # before JAX is loaded, just below
+    # Before JAX is loaded, just below.
+    settings.choose_threads(settings.largest_product(cli.parse(["train", *flags]).config))
     switch_on_the_cache(flags)
 
     import jax

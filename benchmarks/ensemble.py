@@ -17,7 +17,7 @@ from benchmarks import timing
 from benchmarks.epoch import TOLERANCES, Setting, digits, ours
 from benchmarks.report import markdown
 from benchmarks.timing import Contestant, Outcome
-from jaxnn.commands.train import THREADS_PAY_FROM, largest_product
+from jaxnn.commands.settings import THREADS_PAY_FROM, largest_product
 
 ALONE = 0  # in place of a number of networks
 NETWORKS = (2, 4, 16, 64)
@@ -37,17 +37,17 @@ def many(setting: Setting, networks: int) -> Callable[[], list[np.ndarray]]:
 
     config = setting.config()
     steps = setting.examples // setting.batch_size
-    train_epoch = ensemble._program(config, steps, together=True)
+    train_epoch = ensemble.program(config, steps, together=True)
     keys = jax.vmap(jax.random.key)(np.arange(networks, dtype=np.uint32))
     params = jax.jit(jax.vmap(models.build(epoch.spec_of(config)).init))(keys)
     first = (params, jax.vmap(optimizer_of(config, steps).init)(params))
     images, labels = jax.device_put(digits(setting.examples))
-    key, strength = epoch.changes_key(config, 0), epoch.changes_strength(config, 0)
+    key = epoch.changes_key(config, 0)
 
     def run() -> list[np.ndarray]:
         carry = jax.tree.map(jax.numpy.array, first)  # copies: donated below
         order = epoch.shuffled_batches(0, 0, setting.examples, setting.batch_size)
-        carry, costs = train_epoch(carry, images, labels, order, key, strength, epoch.Own())
+        carry, costs = train_epoch(carry, images, labels, order, key, epoch.Own(), 1.0)
         np.asarray(costs)  # waits for the epoch
         return [np.asarray(leaf)[0] for leaf in jax.tree.leaves(carry[0])]
 

@@ -23,7 +23,7 @@ from benchmarks import timing
 from benchmarks.report import markdown
 from benchmarks.timing import Contestant, Outcome
 from jaxnn import data
-from jaxnn.commands.train import THREADS_PAY_FROM, largest_product
+from jaxnn.commands.settings import THREADS_PAY_FROM, largest_product
 from jaxnn.config import TrainConfig
 
 OURS = "jaxnn"

@@ -86,6 +86,9 @@ def main(question: str, module: ModuleType) -> None:
     parser.add_argument("--publish", action="store_true", help="rewrite the JSON and the page")
     options = parser.parse_args()
     result = {**machine(), "quick": options.quick, **module.run(options.quick)}
+    if "left_out" in result:
+        print(f"{question} is left out: {result['left_out']}")
+        return
     table = f"{place(result)}\n\n{module.table(result)}"
     print(table)
     if options.publish:

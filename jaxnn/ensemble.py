@@ -106,7 +106,7 @@ def fit(
 
     orders = [shuffle_seed(config) for config in configs]
     one_order = len(set(orders)) == 1
-    train_epoch = _program(replace(shared, seed=0, shuffle_seed=0, validation=0), steps, one_order)
+    train_epoch = program(replace(shared, seed=0, shuffle_seed=0, validation=0), steps, one_order)
 
     def shuffle(seed: int, epoch: int) -> np.ndarray:
         return shuffled_batches(seed, epoch, feed.examples, shared.batch_size)
@@ -187,7 +187,11 @@ def check_all(configs: Sequence[TrainConfig], data: Dataset) -> TrainConfig:
 
 
 @lru_cache(maxsize=8)
-def _program(config: TrainConfig, steps: int, together: bool) -> Callable[..., tuple[Any, Array]]:
+def program(config: TrainConfig, steps: int, together: bool) -> Callable[..., tuple[Any, Array]]:
+    """`epoch_function`, vmapped and jitted: every argument but the images has a leading [K].
+
+    The order and the key have none where the networks go `together` through the same batches.
+    """
     axis = None if together else 0
     many = jax.vmap(epoch_function(config, steps), in_axes=(0, None, None, axis, axis, 0, None))
     return jax.jit(many, donate_argnums=0)

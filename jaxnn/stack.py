@@ -45,28 +45,33 @@ def own_parts(configs: Sequence[TrainConfig], model: Model) -> Own:
 
 def first_params(configs: Sequence[TrainConfig], model: Model) -> Any:
     """First parameters, each as its own configuration makes them, widened and stacked."""
-    made: list[Any] = [None] * len(configs)
-    for sizes in {config.sizes for config in configs}:
+    made: list[Any] = []  # of each size, a stack of its networks in the widest one's shapes
+    places: list[int] = []
+    for sizes in dict.fromkeys(config.sizes for config in configs):
         which = [k for k, config in enumerate(configs) if config.sizes == sizes]
         keys = jnp.stack([jax.random.key(configs[k].seed) for k in which])
-        some = jax.jit(jax.vmap(models.build(spec_of(configs[which[0]])).init))(keys)
-        for place, k in enumerate(which):
-            made[k] = _widened(
-                jax.tree.map(lambda leaf, at=place: np.asarray(leaf[at]), some), model
-            )
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+        made.append(jax.jit(jax.vmap(models.build(spec_of(configs[which[0]])).init))(keys))
+        places += which
+    if len(made) == 1:
+        return made[0]
+    order = np.argsort(places)
+    widened = [_widened(stack, model, leading=1) for stack in made]
+    return jax.tree.map(lambda *stacks: jnp.asarray(np.concatenate(stacks)[order]), *widened)
 
 
-def _widened(params: Any, model: Model) -> Any:
-    """Parameters of a narrower network within the model's shapes, zeros around."""
+def _widened(params: Any, model: Model, leading: int = 0) -> Any:
+    """Parameters of a narrower network within the model's shapes, zeros around.
+
+    `leading` axes of a stack stay as they are.
+    """
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(
-        lambda leaf, like: np.pad(
-            leaf, [(0, most - here) for here, most in zip(leaf.shape, like.shape, strict=True)]
-        ),
-        params,
-        shapes,
-    )
+
+    def wide(leaf: Any, like: Any) -> np.ndarray:
+        here = leaf.shape[leading:]
+        more = [(0, most - size) for size, most in zip(here, like.shape, strict=True)]
+        return np.pad(np.asarray(leaf), [(0, 0)] * leading + more)
+
+    return jax.tree.map(wide, params, shapes)
 
 
 def cut_out(stacked: Any, k: int, config: TrainConfig) -> Any:

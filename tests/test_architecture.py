@@ -43,8 +43,8 @@ LAYERS = [
     {"service.dataplane"},
     {"service.digits"},
     {"service.server"},
-    {"jaxnn.commands.output", "jaxnn.commands.inputs"},
-    {"jaxnn.commands.training_data", "jaxnn.commands.tensorboard"},
+    {"jaxnn.commands.output", "jaxnn.commands.inputs", "jaxnn.commands.record"},
+    {"jaxnn.commands.training_data", "jaxnn.commands.tensorboard", "jaxnn.commands.settings"},
     {"jaxnn.commands.run_folder"},
     {"jaxnn.commands.sweep_results"},
     {

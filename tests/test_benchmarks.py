@@ -233,8 +233,9 @@ def test_the_driver_asks_the_short_set_and_publishes_what_is_asked(
     modules = {"a": Drawn(), "b": Drawn()}
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(report, "PAGE", tmp_path / "page.md")
-    monkeypatch.setattr(driver.importlib, "import_module", modules.get)
-    questions = {"a": driver.Question("a"), "b": driver.Question("b", short=False)}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, f"drawn.{name}", module)
+    questions = {"a": driver.Question("drawn.a"), "b": driver.Question("drawn.b", short=False)}
     monkeypatch.setattr(driver, "QUESTIONS", questions)
     (tmp_path / "figures").mkdir()
     report.PAGE.write_text(PAGE)

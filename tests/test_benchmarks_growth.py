@@ -11,6 +11,7 @@ from benchmarks.epoch import Setting
 from benchmarks.timing import Outcome, Times
 from jaxnn import data
 from jaxnn.config import TrainConfig
+from jaxnn.errors import DataError
 
 TINY = Setting(sizes=(784, 5, 10), batch_size=20, examples=200)
 
@@ -65,12 +66,19 @@ def test_an_epoch_from_written_files_costs_what_one_in_memory_costs(tmp_path: Pa
     with pytest.raises(AssertionError, match="1 x, streamed"):
         stream.check(outcomes)
 
+    (tmp_path / "train-images-idx3-ubyte").unlink()
+    assert runs[stream.MEMORY]() == costs[stream.MEMORY]
+    with pytest.raises(DataError, match="train-images"):
+        runs[stream.STREAM]()
+
 
 def test_a_larger_set_is_written_with_the_digits_repeated(tmp_path: Path) -> None:
     stream.write(tmp_path, 8_003)
     images, labels, _, _ = data.load(tmp_path)
-    assert np.array_equal(images[8_000:], images[:3])
-    assert np.array_equal(labels[8_000:], labels[:3])
+    digits = data.load("embedded")
+    for first in (0, 8_000):
+        assert np.array_equal(images[first : first + 3], digits.train_images[:3])
+        assert np.array_equal(labels[first : first + 3], digits.train_labels[:3])
 
 
 def test_the_stream_table_gives_speed_and_growth() -> None:

@@ -142,10 +142,10 @@ def test_what_cannot_go_together(configs: list[TrainConfig], message: str, blobs
 
 
 def test_one_program_for_all_epochs(blobs: Dataset) -> None:
-    ensemble._program.cache_clear()
+    ensemble.program.cache_clear()
     configs = [changed(seed=s, epochs=6) for s in (0, 1)]
     ensemble.fit(configs, blobs)
-    assert ensemble._program.cache_info().misses == 1
+    assert ensemble.program.cache_info().misses == 1
     shared = dataclasses.replace(configs[0], seed=0, shuffle_seed=0)
-    assert ensemble._program(shared, 11, False)._cache_size() == 1
-    np.testing.assert_equal(ensemble._program.cache_info().misses, 1)
+    assert ensemble.program(shared, 11, False)._cache_size() == 1
+    np.testing.assert_equal(ensemble.program.cache_info().misses, 1)

@@ -51,4 +51,4 @@ class Info:
 def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "-".join(str(item) for item in value)
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if type(value) is int else str(value)

@@ -1,6 +1,7 @@
 """What the pictures of `jaxnn plot` are made of: models, digits, training logs."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -76,8 +77,10 @@ def read_sweep(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_bytes())
         for setting in result["settings"]:
             float(setting["learning_rate"]), setting["momentum"], list(setting["sizes"])
-            [float(result["networks"][k]["test_accuracy"]) for k in setting["networks"]]
-        float(result["networks"][result["best"]]["test_accuracy"]), str(result["chosen_by"])
+            scores = [result["networks"][k]["score"] for k in setting["networks"]]
+            if not all(score is None or math.isfinite(score) for score in scores):
+                raise ValueError("a score that is no number")  # noqa: TRY301
+        float(result["networks"][result["best"]]["score"]), str(result["chosen_by"])
     except OSError as error:
         raise DataError(
             f"{path} could not be read ({error.strerror}): name a folder that `jaxnn sweep` made"
@@ -97,7 +100,7 @@ def short_sweep() -> dict[str, Any]:
     dataset = datasets.load("embedded")
     swept = Swept(learning_rate=(1.0, 3.0, 10.0), epochs=SHORT_RUN, seeds=3)
     trained = ensemble.fit(swept.configs(len(dataset.train_images)), dataset)
-    return sweep_results.measured(trained, dataset)
+    return sweep_results.compared(trained)
 
 
 def short_run() -> "tuple[dict[str, np.ndarray], str]":

@@ -5,8 +5,10 @@ state.safetensors   everything that training needs to go on exactly
 log.jsonl           one JSON object an epoch
 """
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ import jax
 import numpy as np
 
 from jaxnn import calibration, checkpoint, metrics, models
+from jaxnn.commands.output import json_text
+from jaxnn.commands.record import MODEL, STATE, Record
+from jaxnn.commands.training_data import TrainingData
 from jaxnn.config import TrainConfig
 from jaxnn.epoch import spec_of
-from jaxnn.errors import CheckpointError, ConfigError, RunError
+from jaxnn.errors import ConfigError, RunError
 from jaxnn.files import write_aside
 from jaxnn.train import EpochReport, TrainState, initial_state
 
@@ -35,48 +40,59 @@ def new_folder(parent: Path) -> Path:
     raise RunError(f"{parent} is full of runs: name a folder by --out")
 
 
+@contextlib.contextmanager
+def filled(path: Path | None, parent: Path) -> Iterator[Path]:
+    """A folder to fill: `path`, or else a new one in `parent`; it goes if nothing came into it.
+
+    Raises:
+      ConfigError: `path` cannot be made.
+    """
+    new = path is None or not path.exists()
+    try:
+        folder = path or new_folder(parent)
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {path} could not be made: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        if new:
+            with contextlib.suppress(OSError):  # it holds something
+                folder.rmdir()
+
+
 class RunFolder:
     """The three files of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.model = path / "model.safetensors"
-        self.state = path / "state.safetensors"
+        self.model = path / MODEL
+        self.state = path / STATE
         self.log = path / "log.jsonl"
 
     def has_run(self) -> bool:
         """Whether a run was begun here."""
         return self.model.exists() or self.state.exists()
 
-    def config(self) -> dict[str, Any]:
-        """The recorded settings.
+    def load_state(
+        self, record: Record, source: TrainingData, config: TrainConfig, examples: int
+    ) -> TrainState:
+        """The saved state, fitted to what the settings make.
 
         Raises:
-          CheckpointError: nothing to go on from, or a damaged state.
+          ConfigError: the run was made with other data.
+          CheckpointError: a damaged state.
         """
-        if not self.state.exists():
-            begin = (
-                "begin again by --overwrite" if self.has_run() else "leave --resume out to begin"
-            )
-            raise CheckpointError(f"{self.path} holds no state.safetensors to resume: {begin}")
-        return checkpoint.read(self.state, "state").header["config"]
-
-    def check_data(self, about: dict[str, Any]) -> None:
-        """Raises ConfigError where the run was made with other data."""
-        before = checkpoint.read(self.state, "state").header["data"]
-        if before != about:
+        if record.data != source.about:
             raise ConfigError(
                 f"the run in {self.path} was made with other data "
-                f"({before['train_images']:,} training images, checksum "
-                f"{before['checksum'][:12]}...): name the same --data"
+                f"({record.data['train_images']:,} training images, checksum "
+                f"{record.data['checksum'][:12]}...): name the same --data"
             )
-
-    def load_state(self, config: TrainConfig, examples: int) -> TrainState:
-        """The saved state, fitted to what the settings make."""
         contents = checkpoint.read(self.state, "state")
         like = jax.eval_shape(lambda: _arrays(initial_state(config, examples)))
         arrays = checkpoint.restore(contents, like, self.state)
-        return TrainState(**arrays, **contents.header["progress"])
+        return TrainState(**arrays, **record.progress)
 
     def start_log(self, epochs: int) -> None:
         """Keeps the log's lines of the epochs that the state knows of; begins anew for none.
@@ -92,16 +108,17 @@ class RunFolder:
         write_aside(self.log, b"".join(line + b"\n" for line in kept))
 
     def save(
-        self, config: TrainConfig, data: dict[str, Any], state: TrainState, report: EpochReport
+        self, config: TrainConfig, source: TrainingData, state: TrainState, report: EpochReport
     ) -> None:
         """Writes all three after an epoch: the model only if it is new, the state last."""
         if report.best:
-            self.save_model(config, data, state, {})
+            self.save_model(config, source, state, {})
         with self.log.open("a") as log:
-            log.write(json.dumps(report._asdict()) + "\n")
+            log.write(json_text(report._asdict()) + "\n")
         header = {
             "config": dataclasses.asdict(config),
-            "data": data,
+            "stream": source.streamed,
+            "data": source.about,
             "progress": {
                 name: value for name, value in state._asdict().items() if name not in _ARRAYS
             },
@@ -111,14 +128,14 @@ class RunFolder:
     def save_model(
         self,
         config: TrainConfig,
-        data: dict[str, Any],
+        source: TrainingData,
         state: TrainState,
         metrics: dict[str, float],
         temperature: float | None = None,
     ) -> None:
         """Writes the best network."""
         write_model(
-            self.model, state.best_params, config, data, state.best_epoch, metrics, temperature
+            self.model, state.best_params, config, source, state.best_epoch, metrics, temperature
         )
 
 
@@ -126,24 +143,41 @@ def write_model(
     path: Path,
     params: Any,
     config: TrainConfig,
-    data: dict[str, Any],
+    source: TrainingData,
     best_epoch: int,
     metrics: dict[str, float],
     temperature: float | None = None,
-    members: int = 1,
+    *,
+    swept: int = 1,
+    members: Sequence[int] = (),
 ) -> None:
-    """Writes a trained network, or an ensemble, with the command that makes it again."""
+    """Writes a trained network, or an ensemble, with the command that makes it again.
+
+    Args:
+      path: the file.
+      params: of the network; of an ensemble, with a leading axis.
+      config: how it was trained; of an ensemble, with the first seed of the sweep.
+      source: what it was trained on.
+      best_epoch: the epoch that made it.
+      metrics: figures measured on it.
+      temperature: its calibration.
+      swept: of an ensemble, networks of its setting that were trained.
+      members: of an ensemble, their seeds.
+    """
     training = {
         **dataclasses.asdict(config),
         "best_epoch": best_epoch,
-        "command": command_of(config, data["name"], members),
+        "stream": source.streamed,
+        "command": command_of(config, source, swept),
     }
+    if members:
+        training["seeds"] = list(members)
     checkpoint.save(
         path,
         params,
-        spec_of(config)._replace(members=members),
+        spec_of(config)._replace(members=len(members) or 1),
         training=training,
-        data=data,
+        data=source.about,
         metrics=metrics,
         temperature=temperature,
     )
@@ -166,19 +200,29 @@ def _epoch_of(line: bytes) -> Any:
         return None
 
 
-def command_of(config: TrainConfig, data_name: str, members: int = 1) -> str:
+def command_of(config: TrainConfig, source: TrainingData, swept: int = 1) -> str:
     """The command line that makes such a run again; settings at their default are left out.
 
-    For an ensemble, the first of its seeds is the configuration's.
+    Args:
+      config: the settings; of an ensemble, with the first seed of the sweep.
+      source: the data.
+      swept: networks of this setting that a sweep trains; 1 is a run of `jaxnn train`.
     """
-    words = ["jaxnn", "train"] if members == 1 else ["jaxnn", "sweep", "--seeds", str(members)]
-    if data_name != "MNIST, embedded part":
-        words += ["--data", "mnist" if data_name == "MNIST, whole" else "DIR"]
-    for setting in dataclasses.fields(config):
-        value = getattr(config, setting.name)
-        if value != setting.default:
+    defaults = {setting.name: setting.default for setting in dataclasses.fields(config)}
+    words = ["jaxnn", "train"]
+    if swept > 1:
+        words = ["jaxnn", "sweep", "--seeds", str(swept)]
+        words += ["--own-shuffles"] * (config.shuffle_seed is None)
+        defaults["validation"] = None  # a sweep has another: say it always
+    if source.streamed:
+        words += ["--stream", "--data", "DIR"]
+    elif source.about["name"] != "MNIST, embedded part":
+        words += ["--data", "mnist" if source.about["name"] == "MNIST, whole" else "DIR"]
+    for name, default in defaults.items():
+        value = getattr(config, name)
+        if value is not None and value != default:
             values = value if isinstance(value, tuple) else (value,)
-            words += [f"--{setting.name.replace('_', '-')}", *map(str, values)]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return " ".join(words)
 
 

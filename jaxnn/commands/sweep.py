@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-import os
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from jaxnn.commands.output import say, write_json
-from jaxnn.commands.train import THREADS_PAY_FROM, largest_product
+from jaxnn.commands.output import json_text, say, write_json
+from jaxnn.commands.settings import check_targets, choose_threads, largest_product, reparsed
 from jaxnn.config import TrainConfig
 from jaxnn.errors import ConfigError, RunError
 from jaxnn.recipes import RECIPES
 
 if TYPE_CHECKING:
-    from jaxnn.ensemble import Progress
+    from jaxnn.data import Dataset
+    from jaxnn.ensemble import Progress, Trained
 
 MOST = 100_000  # networks; long before, the memory is full
 
@@ -51,6 +52,36 @@ class Swept(TrainConfig):
     """Shuffle for each seed anew, in place of shuffle_seed; takes longer."""
     validation: int | None = None  # type: ignore[assignment]
     """Images taken from the end of the training set to choose by; a sixth where not given."""
+
+    def check(self) -> None:
+        """Raises ConfigError where the settings to try make no sense, whatever the data."""
+        for name, least in (("seeds", 1), ("epochs", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}: a sweep needs {least} or more")
+        tried = {name: getattr(self, name) for name in ("learning_rate", "momentum", "hidden")}
+        for name, values in tried.items():
+            if len(set(values)) < len(values):
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {','.join(map(str, values))}: "
+                    "name each value once"
+                )
+        if self.hidden and len(self.sizes) < 3:
+            raise ConfigError(
+                f"--hidden sets the widths of hidden layers, but sizes are {self.sizes}: "
+                "give --sizes three or more"
+            )
+        if self.own_shuffles and self.shuffle_seed not in (0, None):
+            raise ConfigError(
+                f"--own-shuffles and --shuffle-seed {self.shuffle_seed} exclude each other: "
+                "leave one out"
+            )
+        counts = {name: len(values) or 1 for name, values in tried.items()} | {"seeds": self.seeds}
+        networks = math.prod(counts.values())
+        if networks > MOST:
+            product = " x ".join(f"{count:,} of {name}" for name, count in counts.items())
+            raise ConfigError(
+                f"{networks:,} networks ({product}) are more than {MOST:,}: ask for fewer"
+            )
 
     def configs(self, images: int) -> list[TrainConfig]:
         """Every network: each of the settings with each of the seeds.
@@ -98,25 +129,31 @@ class Sweep:
     data: str | None = None
     """embedded, mnist (see `jaxnn data download`), or a folder of IDX files; else $JAXNN_DATA."""
     out: Path | None = None
-    """A new folder for the best model, the ensemble of the best setting's seeds, and sweep.json;
-    sweeps/1, sweeps/2 ... where not given."""
+    """A new folder for the best model and the ensemble of the best setting's seeds, sweep.json, and
+    log.jsonl with a line an epoch; sweeps/1, sweeps/2 ... where not given."""
     no_cache: bool = False
     """Compile anew, and keep nothing compiled for the next time."""
     json: str | None = None
     """Write the result to this file, or to standard output for -."""
 
     def run(self, argv: list[str]) -> None:
-        """Trains, showing the epochs, then a table of the settings; saves the best."""
+        """Trains, showing the epochs, then a table of the settings; saves the best.
+
+        The test images are read for the networks of the best setting only: nothing is chosen by
+        them.
+        """
         swept = self.config
         if self.recipe:
             swept = with_recipe(self.recipe, argv)
-        if not 1 <= swept.seeds * max(1, len(swept.learning_rate)) <= MOST:
-            raise ConfigError(
-                f"seeds is {swept.seeds}: ask for 1 or more, {MOST:,} networks in all"
-            )
-        networks = len(swept.settings(6)) * swept.seeds
-        if networks * largest_product(swept) < THREADS_PAY_FROM:
-            os.environ.setdefault("NPROC", "1")
+        swept.check()
+        check_targets(self.out, self.json)
+        if self.out and self.out.exists() and any(self.out.iterdir()):
+            raise ConfigError(f"--out {self.out} is there already: name a new folder")
+        settings = swept.settings(6)
+        networks = len(settings) * swept.seeds
+        choose_threads(
+            networks * max(map(largest_product, settings))
+        )  # all are as wide as the widest
         from jaxnn import compile_cache
         from jaxnn import data as datasets
 
@@ -124,35 +161,44 @@ class Sweep:
             compile_cache.enable()
         from jaxnn import ensemble
         from jaxnn.commands import sweep_results
-        from jaxnn.commands.run_folder import new_folder
-        from jaxnn.terminal import TrainingDisplay
+        from jaxnn.commands.run_folder import filled
 
-        if self.out and self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ConfigError(f"--out {self.out} is there already: name a new folder")
         dataset = datasets.load(self.data)
         configs = swept.configs(len(dataset.train_images))
         ensemble.check_all(configs, dataset)
-        folder = self.out or new_folder(Path("sweeps"))
-        history: list[Progress] = []
-        say(
-            f"{networks} networks: {networks // swept.seeds} settings, {swept.seeds} seeds",
-            self.json,
-        )
-        with TrainingDisplay(swept.epochs) as display:
-
-            def on_epoch(progress: "Progress") -> None:
-                display.epoch(*sweep_results.shown(progress))
-                history.append(progress)
-
-            try:
-                trained = ensemble.fit(configs, dataset, on_epoch=on_epoch)
-            except KeyboardInterrupt:
-                raise RunError("interrupted: a sweep is saved at its end only") from None
-        result = sweep_results.measured(trained, dataset)
-        sweep_results.save(folder, trained, result, dataset)
+        say(f"{networks} networks: {len(settings)} settings, {swept.seeds} seeds", self.json)
+        with filled(self.out, Path("sweeps")) as folder:
+            trained = followed(configs, dataset, folder)
+            result = sweep_results.measured(trained, dataset)
+            sweep_results.save(folder, trained, result, dataset)
         say(sweep_results.table(result), self.json)
         say(f"saved in {folder}", self.json)
         write_json(self.json, {**result, "folder": str(folder)})
+
+
+def followed(configs: list[TrainConfig], dataset: "Dataset", folder: Path) -> "tuple[Trained, ...]":
+    """Trains all networks, showing each epoch and writing it to log.jsonl.
+
+    Raises:
+      RunError: Ctrl-C.
+    """
+    from jaxnn import ensemble
+    from jaxnn.commands import sweep_results
+    from jaxnn.terminal import TrainingDisplay
+
+    log = folder / "log.jsonl"
+    with TrainingDisplay(configs[0].epochs) as display:
+
+        def on_epoch(progress: "Progress") -> None:
+            display.epoch(*sweep_results.shown(progress, bool(configs[0].validation)))
+            with log.open("a") as file:
+                file.write(json_text(sweep_results.logged(progress)) + "\n")
+
+        try:
+            return ensemble.fit(configs, dataset, on_epoch=on_epoch)
+        except KeyboardInterrupt:
+            kept = f"its epochs so far are in {log}" if log.exists() else "no epoch was done"
+            raise RunError(f"interrupted: a sweep saves its networks at its end, {kept}") from None
 
 
 def with_recipe(name: str, argv: list[str]) -> Swept:
@@ -167,11 +213,4 @@ def with_recipe(name: str, argv: list[str]) -> Swept:
             "validation": None,
         }
     )
-    words = argv[argv.index("sweep") + 1 :]
-    parsed: Sweep = tyro.cli(
-        Sweep,
-        default=Sweep(config=default),
-        args=words,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
-    )
-    return parsed.config
+    return reparsed(Sweep, argv, default)

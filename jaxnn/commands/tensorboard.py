@@ -16,7 +16,7 @@ class EventLog:
         """Opens a new event file in the folder, which is made.
 
         Raises:
-          ConfigError: tensorboardX is not installed.
+          ConfigError: tensorboardX is not installed, or the folder cannot be made.
         """
         try:
             from tensorboardX import SummaryWriter
@@ -24,7 +24,12 @@ class EventLog:
             raise ConfigError(
                 "--tensorboard needs tensorboardX: pip install 'jaxnn[tensorboard]'"
             ) from error
-        self._writer = SummaryWriter(str(folder))
+        try:
+            self._writer = SummaryWriter(str(folder))
+        except OSError as error:
+            raise ConfigError(
+                f"--tensorboard {folder} cannot be a folder of event files: {error.strerror}"
+            ) from error
 
     def epoch(self, report: "EpochReport") -> None:
         """Writes one epoch's figures, so that they can be seen at once."""

@@ -24,6 +24,7 @@ class TrainingData(NamedTuple):
     test_images: np.ndarray  # uint8 [M, ...]
     test_labels: np.ndarray  # uint8 [M]
     feed: Callable[[TrainConfig], Feed]  # checks the settings, too
+    streamed: bool  # read in chunks, which shuffles in another way
 
 
 def in_memory(dataset: Dataset) -> TrainingData:
@@ -36,6 +37,7 @@ def in_memory(dataset: Dataset) -> TrainingData:
         dataset.test_images,
         dataset.test_labels,
         lambda config: feed.from_memory(config, dataset),
+        streamed=False,
     )
 
 
@@ -53,7 +55,12 @@ def on_disk(folder: str | None) -> TrainingData:
     about = describe(stream.checksum(train, test), train.examples, test.examples)
     images, labels = stream.read(test, 0, test.examples)
     return TrainingData(
-        about, train.examples, images, labels, partial(feed.from_disk, train=train, test=test)
+        about,
+        train.examples,
+        images,
+        labels,
+        partial(feed.from_disk, train=train, test=test),
+        streamed=True,
     )
 
 

@@ -13,32 +13,43 @@ SHOWN = 16  # settings, the best ones
 
 @style.look()
 def sweep(result: dict[str, Any]) -> "Figure":
-    """Test accuracy of each network, setting by setting, in the order of what they were chosen by.
+    """What each network was chosen by, setting by setting, the best first.
 
     Args:
       result: what `sweep.json` holds.
     """
     settings = result["settings"][:SHOWN]
+    by_accuracy = result["chosen_by"] == "validation accuracy"
+    chosen_by = "validation accuracy" if by_accuracy else "training cost"
+    factor = 100 if by_accuracy else -1  # percent; or the cost itself
     fig = style.figure(7.5, 1.6 + 0.42 * len(settings))
     count = len(result["networks"])
-    fig.suptitle(f"{count} networks; settings in order of their {result['chosen_by']}")
+    fig.suptitle(f"{count} networks; settings in order of their {chosen_by}")
     ax = fig.subplots()
     for row, setting in enumerate(settings):
-        found = [100 * result["networks"][k]["test_accuracy"] for k in setting["networks"]]
+        scores = [result["networks"][k]["score"] for k in setting["networks"]]
+        found = [factor * score for score in scores if score is not None]
         ax.plot(found, [row] * len(found), "o", color=style.UP, alpha=0.5, markersize=5)
-        ax.plot(statistics.fmean(found), row, "|", color=style.DOWN, markersize=16, mew=2)
-    best = result["networks"][result["best"]]
-    (row,) = [row for row, one in enumerate(settings) if result["best"] in one["networks"]] or [
-        None
-    ]
-    if row is not None:
-        ax.plot(
-            100 * best["test_accuracy"], row, "o", markersize=11, markerfacecolor="none",
-            markeredgecolor=style.HIGHLIGHT, mew=2,
-        )  # fmt: skip
+        if found:
+            ax.plot(statistics.fmean(found), row, "|", color=style.DOWN, markersize=16, mew=2)
+        else:
+            ax.text(
+                0.5,
+                row,
+                "all diverged",
+                ha="center",
+                va="center",
+                transform=ax.get_yaxis_transform(),
+            )
+        if result["best"] in setting["networks"]:
+            ax.plot(
+                factor * result["networks"][result["best"]]["score"], row, "o", markersize=11,
+                markerfacecolor="none", markeredgecolor=style.HIGHLIGHT, mew=2,
+            )  # fmt: skip
     ax.set_yticks(range(len(settings)), [_name(one, settings) for one in settings])
     ax.set_ylim(len(settings) - 0.5, -0.5)
-    ax.set_xlabel("test images read correctly, %; bar: mean; ring: the network that was chosen")
+    word = "validation images read correctly, %" if by_accuracy else "training cost"
+    ax.set_xlabel(f"{word}; bar: mean; ring: the network that was chosen")
     ax.grid(color="#EEEEEE", axis="x")
     ax.set_axisbelow(True)
     return fig
