@@ -23,6 +23,7 @@ from jaxnn.models import Model, Spec
 
 CLASSIC = ("sigmoid", "sigmoid", "quadratic")
 BINARY = ("tanh", "sigmoid", "cross_entropy")
+COMPETING = ("sigmoid", "sigmoid", "competing")
 SQUARES = ("tanh", "softmax", "quadratic")
 CATEGORICAL = ("gelu", "softmax", "cross_entropy")
 LEAKY = ("leaky_relu", "sigmoid", "quadratic")
@@ -54,6 +55,25 @@ MUTATIONS: dict[str, tuple[ModuleType, str, str, tuple[str, str, str]]] = {
         "objective_of(output, cost).delta",
         "objective_of('sigmoid', cost).delta",
         SQUARES,
+    ),
+    # outputs that compete
+    "no anchor": (
+        costs,
+        "softmax_cross_entropy_delta(z, y) + ANCHOR * sigmoid_cross_entropy_delta(z, y)",
+        "softmax_cross_entropy_delta(z, y)",
+        COMPETING,
+    ),
+    "anchor as heavy as the rest": (
+        costs,
+        "_delta(z, y) + ANCHOR * sigmoid_cross_entropy_delta",
+        "_delta(z, y) + sigmoid_cross_entropy_delta",
+        COMPETING,
+    ),
+    "outputs that do not compete": (
+        costs,
+        "softmax_cross_entropy_delta(z, y) + ANCHOR * sigmoid",
+        "sigmoid_cross_entropy_delta(z, y) + ANCHOR * sigmoid",
+        COMPETING,
     ),
     # from deltas to gradients
     "fed by its own activations": (mlp, "return a[:-1], tuple", "return a[1:], tuple", CLASSIC),
