@@ -50,7 +50,7 @@ def run(quick: bool) -> dict[str, Any]:
                 seconds[name].append(start(name, folder, mnist))
             if quick and turn == 0:  # the slower of PyTorch's two needs no further runs
                 names = [one for one in names if one != slower(seconds)]
-        parts = {name: dissect(name, folder, mnist, REPEATS[quick]) for name in (EMPTY, WARM)}
+        parts = {name: dissect(name, folder, mnist, 1 if quick else 3) for name in (EMPTY, WARM)}
     return {
         "repeats": REPEATS[quick],
         "seconds": {
