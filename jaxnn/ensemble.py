@@ -188,9 +188,9 @@ def check_all(configs: Sequence[TrainConfig], data: Dataset) -> TrainConfig:
 
 @lru_cache(maxsize=8)
 def program(config: TrainConfig, steps: int, together: bool) -> Callable[..., tuple[Any, Array]]:
-    """`epoch_function`, vmapped and jitted: every argument but the images has a leading [K].
+    """`epoch_function`, vmapped and jitted: the carry and what is each network's own are stacked.
 
-    The order and the key have none where the networks go `together` through the same batches.
+    So are the order and the key, unless the networks go `together` through the same batches.
     """
     axis = None if together else 0
     many = jax.vmap(epoch_function(config, steps), in_axes=(0, None, None, axis, axis, 0, None))

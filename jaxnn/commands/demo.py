@@ -9,7 +9,7 @@ from pathlib import Path
 from jaxnn.errors import RunError
 from jaxnn.recipes import BEST
 
-CONFIG = replace(BEST, epochs=100, batch_size=100)  # in some seconds
+CONFIG = replace(BEST, epochs=100, batch_size=100)  # short enough to watch
 SHOWN = 6
 
 

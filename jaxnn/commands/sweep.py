@@ -151,9 +151,8 @@ class Sweep:
             raise ConfigError(f"--out {self.out} is there already: name a new folder")
         settings = swept.settings(6)
         networks = len(settings) * swept.seeds
-        choose_threads(
-            networks * max(map(largest_product, settings))
-        )  # all are as wide as the widest
+        # In the program all networks are as wide as the widest.
+        choose_threads(networks * max(map(largest_product, settings)))
         from jaxnn import compile_cache
         from jaxnn import data as datasets
 
