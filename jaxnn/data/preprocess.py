@@ -1,18 +1,22 @@
 """Pictures to digits as MNIST has them: 28 x 28 bytes, bright ink on black, centred by mass.
 
-The bytes of a picture are hostile until decoded: `decode` limits formats and pixels, and turns
-whatever a parser trips over into one sentence.
+Photographs, scans and drawings alike: `ink` finds what was written, `strokes` gives it MNIST's
+form. The bytes of a picture are hostile until decoded: `decode` limits formats and pixels, and
+turns whatever a parser trips over into one sentence.
 """
 
 import io
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import ndimage
 
+from jaxnn.data import ink, strokes
+from jaxnn.data.strokes import BOX, SIDE
 from jaxnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -20,11 +24,9 @@ if TYPE_CHECKING:
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 40_000_000
-SIDE = 28  # of the result, in pixels
-BOX = 20  # the digit's longer side within it
-MIN_CONTRAST = 32  # between ink and paper, of 255: less is a blank picture
-DARK = 32  # a border below this is the black of a finished digit
-_WORKING_SIDE = 1024  # larger pictures are reduced first: 20 pixels need no more
+MAX_SIDE = 32_768  # longer rows cost decoders many times their pixels
+FINISHED = 32  # of 255: a border so near to black, or to white, is that of a finished digit
+OFF, SLACK = 1.5, 3  # pixels that it may lie off the centre, and be larger or smaller than `BOX`
 _ORIENTATION = 0x0112  # the EXIF tag
 
 _warnings_lock = threading.Lock()
@@ -54,12 +56,14 @@ def decode(blob: bytes, what: str) -> "Picture":
 def prepare(image: "Picture | np.ndarray") -> np.ndarray:
     """A digit as MNIST has it, from a picture of one digit.
 
-    A 28 x 28 picture with bright ink and a black border is taken to be finished and comes back
-    unchanged. Anything else is normalised as MNIST was: the ink's bounding box is scaled, aspect
-    kept, to 20 pixels on its longer side, and its centre of mass put at the centre.
+    The digit's ink is found, scaled with its aspect kept to 20 pixels on its longer side, and put
+    with its centre of mass at the centre; strokes much thinner or thicker than MNIST's are brought
+    to its width. A picture of 28 x 28 that is such a digit already, or fills its frame as no
+    digit of MNIST does, comes back as it is (inverted, where it is dark on light).
 
     Args:
-      image: a PIL image in any mode, or grey uint8 [H, W], or RGB uint8 [H, W, 3].
+      image: a PIL image in any mode, as decoded or opened; or grey uint8 [H, W], or RGB uint8
+        [H, W, 3].
 
     Returns:
       uint8 [28, 28]; 0 is background and 255 is ink.
@@ -69,20 +73,92 @@ def prepare(image: "Picture | np.ndarray") -> np.ndarray:
 
     Source: http://yann.lecun.com/exdb/mnist/, how the digits were normalised and centred.
     """
-    grey = _grey(_as_picture(image) if isinstance(image, np.ndarray) else image)
-    background = float(np.median(_border(grey)))
-    darker, brighter = background - grey.min(), grey.max() - background
-    contrast = max(darker, brighter)
-    if contrast < MIN_CONTRAST:
-        raise DataError(
-            f"the picture is blank: its ink differs from its border by {contrast:.0f} of 255, "
-            f"expected at least {MIN_CONTRAST}"
-        )
-    if grey.shape == (SIDE, SIDE) and background < DARK:
-        return grey
-    ink = (background - grey if darker > brighter else grey - background) / contrast
-    # The fifth nearest to the paper is shade and noise, the fifth nearest to the ink is ink.
-    return _centred(np.clip((ink - 0.2) / 0.6, 0, 1))
+    picture = upright(_as_picture(image) if isinstance(image, np.ndarray) else image)
+    if picture.size == (SIDE, SIDE):
+        finished = _finished(picture)
+        if finished is not None:
+            return finished
+    found = ink.ink_of(picture).map
+    digit = strokes.pieces(found)
+    if np.count_nonzero(digit) < np.count_nonzero(found > 0.5):  # there is other ink beside it
+        found = np.where(ndimage.binary_dilation(digit, strokes.EVERYWHERE), found, 0)
+    return strokes.normalised(found)
+
+
+def prepare_many(images: "Iterable[Picture | np.ndarray]") -> np.ndarray:
+    """Digits as MNIST has them, from pictures of one digit each: uint8 [N, 28, 28].
+
+    Raises:
+      DataError: as `prepare`; the sentence names the picture's place, from 0.
+    """
+    digits = []
+    for index, image in enumerate(images):
+        try:
+            digits.append(prepare(image))
+        except DataError as error:
+            raise DataError(f"picture {index}: {error}") from None
+    return np.stack(digits) if digits else np.empty((0, SIDE, SIDE), np.uint8)
+
+
+def upright(image: "Picture") -> "Picture":
+    """A picture in any mode as L or RGB, turned as its EXIF data says, its own size kept.
+
+    More than 8 bits are brought to 8 by the picture's own range. What is transparent becomes
+    white, or black where the rest is light.
+
+    Raises:
+      DataError: no pixels, too many, or pixels that cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    _check_size(image.width, image.height, "the picture")
+    with _guarded("the picture"):
+        if image.mode.startswith(("I", "F")):
+            levels = np.nan_to_num(np.asarray(image, np.float32), posinf=0, neginf=0)
+            lowest = levels.min()
+            levels = (levels - lowest) * (255 / max(float(levels.max() - lowest), 1e-30))
+            plain = Image.fromarray(np.rint(levels).astype(np.uint8))
+        elif image.has_transparency_data:
+            plain = _on_paper(image.convert("RGBA"))
+        elif image.mode in ("1", "L"):
+            plain = image.convert("L")
+        else:
+            plain = image.convert("RGB")
+        turn = image.getexif().get(_ORIENTATION, 1)
+        if turn == 1:
+            return plain
+        plain.getexif()[_ORIENTATION] = turn
+        return ImageOps.exif_transpose(plain)
+
+
+def _on_paper(layers: "Picture") -> "Picture":
+    """RGBA over white paper, or over black where what is there is light."""
+    from PIL import Image, ImageStat
+
+    shown = layers.getchannel("A")
+    visible = shown.point(lambda level: 255 * (level > 0))
+    stat = ImageStat.Stat(layers.convert("L"), visible)
+    light = bool(stat.count[0]) and stat.mean[0] > 127
+    paper = Image.new("RGB", layers.size, (0, 0, 0) if light else (255, 255, 255))
+    paper.paste(layers.convert("RGB"), mask=shown)
+    return paper
+
+
+def _finished(picture: "Picture") -> np.ndarray | None:
+    """A picture of 28 x 28 as it is, bright on black, where nothing has to be done to it."""
+    grey = np.asarray(picture.convert("L"))
+    border = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
+    if border > 255 - FINISHED:
+        grey = 255 - grey
+    elif border >= FINISHED:
+        return None
+    mask = grey > 255 // 4
+    if not mask.any():
+        return None
+    side = max(np.ptp(np.flatnonzero(mask.any(axis))) + 1 for axis in (0, 1))
+    centres = [np.arange(SIDE) @ grey.sum(axis) / grey.sum() for axis in (0, 1)]
+    centred = max(abs(centre - SIDE / 2) for centre in centres) <= OFF
+    return grey if side > BOX + SLACK or (side >= BOX - SLACK and centred) else None
 
 
 @contextmanager
@@ -113,6 +189,10 @@ def _check_size(width: int, height: int, what: str) -> None:
         raise DataError(
             f"{what} has {width} x {height} pixels, expected from 1 to {MAX_PIXELS:,} in all"
         )
+    if max(width, height) > MAX_SIDE:
+        raise DataError(
+            f"{what} has {width} x {height} pixels, expected at most {MAX_SIDE:,} on a side"
+        )
 
 
 def _as_picture(array: np.ndarray) -> "Picture":
@@ -125,53 +205,3 @@ def _as_picture(array: np.ndarray) -> "Picture":
         )
     _check_size(array.shape[1], array.shape[0], "the picture")
     return Image.fromarray(array)
-
-
-def _grey(image: "Picture") -> np.ndarray:
-    """uint8 [H, W], upright, transparency over white, at most `_WORKING_SIDE` on a side."""
-    from PIL import Image, ImageOps
-
-    _check_size(image.width, image.height, "the picture")
-    with _guarded("the picture"):
-        deep = image.mode.startswith(("I", "F"))  # more than 8 bits
-        if deep:
-            grey = image.convert("F")
-        elif image.has_transparency_data:
-            ink = image.convert("RGBA")
-            grey = Image.new("L", image.size, 255)
-            grey.paste(ink.convert("L"), mask=ink.getchannel("A"))
-        else:
-            grey = image.convert("L")
-        grey.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
-        ImageOps.exif_transpose(grey, in_place=True)
-        if max(grey.size) > _WORKING_SIDE:
-            grey.thumbnail((_WORKING_SIDE, _WORKING_SIDE))
-        pixels = np.array(grey)
-        if deep:  # whatever its unit, its own range becomes 0 to 255
-            pixels = np.rint(255 * (pixels - pixels.min()) / max(np.ptp(pixels), 1e-30))
-        return pixels.astype(np.uint8)
-
-
-def _border(grey: np.ndarray) -> np.ndarray:
-    """The outermost pixels of [H, W], flattened; the corners count twice."""
-    return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-
-
-def _centred(ink: np.ndarray) -> np.ndarray:
-    """uint8 [28, 28] from ink [H, W] in [0, 1] that is not all zero."""
-    from PIL import Image
-
-    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
-    crop = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    scale = BOX / max(crop.shape)
-    height, width = (max(1, round(side * scale)) for side in crop.shape)
-    picture = Image.fromarray(crop.astype(np.float32))
-    digit = np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
-    digit = digit / digit.max()  # strokes much thinner than a pixel came out faint
-    top, left = (
-        int(np.clip(round(SIDE / 2 - np.arange(n) @ digit.sum(axis) / digit.sum()), 0, SIDE - n))
-        for n, axis in ((height, 1), (width, 0))
-    )
-    result = np.zeros((SIDE, SIDE), np.uint8)
-    result[top : top + height, left : left + width] = np.rint(255 * digit)
-    return result
