@@ -3,11 +3,12 @@
 Any safetensors reader opens them. The header is the metadata entry "jaxnn", JSON text:
 
     {"format": 1, "kind": "model", "sha256": ..., "spec": {...}, "training": {...},
-     "data": {...}, "metrics": {...}, "calibration": {"temperature": ...}}
+     "data": {...}, "metrics": {...}, "calibration": {"temperature": ..., "novelty_limit": ...}}
 
-"calibration" may be missing. "sha256" is the digest of the whole file with these 64 digits as
-zeros, so that any damaged bit is noticed, in the numbers or in the header. Nothing in a file
-depends on the clock: the same training gives the same bytes.
+"calibration" and its entries may be missing. "sha256" is the digest of the whole file with these 64
+digits as zeros, so that any damaged bit is noticed, in the numbers or in the header. Nothing in a
+file depends on the clock: the same training gives the same bytes. A model with a novelty limit and
+arrays named familiar.mean and so on is format 2, and all else is 1, for every jaxnn to read.
 """
 
 import hashlib
@@ -23,16 +24,18 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from jaxnn import models
-from jaxnn.errors import CheckpointError, ConfigError
+from jaxnn import arrays, models, novelty
+from jaxnn.errors import CheckpointError, ConfigError, ShapeError
 from jaxnn.files import write_aside
 from jaxnn.models import Spec
+from jaxnn.novelty import Familiar
 
-FORMAT = 1
+FORMAT = 2  # the latest that is read
 MAX_BYTES = 2**31
 MAX_LAYERS = 1000
 SHIPPED = Path(__file__).parent / "shipped" / "mlp.safetensors"
 _KEY = "jaxnn"
+_FAMILIAR = "familiar."  # before the names of its arrays
 _ZEROS = "0" * 64
 
 
@@ -45,6 +48,7 @@ class ModelFile(NamedTuple):
     data: dict[str, Any]  # what it was trained on: name, checksum, counts
     metrics: dict[str, float]
     temperature: float  # for `calibration.probabilities`; 1 where none was fitted
+    familiar: Familiar | None  # for `novelty.novelty`; None in files of old: nothing is rejected
     digest: str  # SHA-256 of the file, 64 hex digits
 
 
@@ -65,6 +69,7 @@ def save(
     data: dict[str, Any] | None = None,
     metrics: dict[str, float] | None = None,
     temperature: float | None = None,
+    familiar: Familiar | None = None,
 ) -> None:
     """Writes a model file, aside and then renamed into place.
 
@@ -76,21 +81,27 @@ def save(
       data: what it was trained on; plain JSON values.
       metrics: figures measured on it.
       temperature: what `calibration.fit_temperature` found, above 0.
+      familiar: what `novelty.fit` found.
 
     Raises:
-      CheckpointError: params do not fit the spec or are not finite; temperature is not above 0.
+      CheckpointError: params or familiar do not fit the spec; a number is not what it can be.
       RunError: the file could not be written.
     """
-    header = {
-        "spec": spec._asdict(),
-        "training": training or {},
-        "data": data or {},
-        "metrics": metrics or {},
-    }
+    header: dict[str, Any] = {"spec": spec._asdict(), "training": training or {}}
+    header |= {"data": data or {}, "metrics": metrics or {}}
+    found = {}
     if temperature is not None:
-        header["calibration"] = {"temperature": _temperature(float(temperature), Path(path))}
-    tensors = _flatten(params)
+        found["temperature"] = _above_0(float(temperature), "temperature", Path(path))
+    tensors = arrays.flatten(params)
     _network(tensors, spec, Path(path))
+    if familiar is not None:
+        parts = familiar._asdict()
+        found["novelty_limit"] = parts.pop("limit")
+        _familiar(parts, found["novelty_limit"], spec, Path(path))
+        tensors |= {_FAMILIAR + name: array for name, array in parts.items()}
+        header["format"] = 2
+    if found:
+        header["calibration"] = found
     write(path, "model", tensors, header)
 
 
@@ -107,10 +118,15 @@ def load(path: str | os.PathLike[str]) -> ModelFile:
     for name in ("training", "data", "metrics", "calibration"):
         if not isinstance(header.get(name), dict):
             raise CheckpointError(f"{path} has a header without {name}: train the model again")
-    params = _network(contents.tensors, spec, path)
+    temperature = _above_0(header["calibration"].get("temperature", 1.0), "temperature", path)
+    tensors, familiar = contents.tensors, None
+    if "novelty_limit" in header["calibration"]:
+        names = [name for name in tensors if name.startswith(_FAMILIAR)]
+        parts = {name.removeprefix(_FAMILIAR): tensors.pop(name) for name in names}
+        familiar = _familiar(parts, header["calibration"]["novelty_limit"], spec, path)
     return ModelFile(
-        params, spec, header["training"], header["data"], header["metrics"],
-        _temperature(header["calibration"].get("temperature", 1.0), path), contents.digest,
+        _network(tensors, spec, path), spec, header["training"], header["data"], header["metrics"],
+        temperature, familiar, contents.digest,
     )  # fmt: skip
 
 
@@ -118,10 +134,10 @@ def write(path: str | os.PathLike[str], kind: str, tree: Any, header: dict[str, 
     """Writes any tree of arrays with a header of plain values; `read` and `restore` undo it."""
 
     def encoded(digest: str) -> bytes:
-        full = {"format": FORMAT, "kind": kind, "sha256": digest, **header}
+        full = {"format": 1, "kind": kind, "sha256": digest, **header}
         # One metadata entry only: safetensors does not keep the order of several.
         return safetensors.numpy.save(
-            _flatten(tree), metadata={_KEY: json.dumps(full, sort_keys=True, default=float)}
+            arrays.flatten(tree), metadata={_KEY: json.dumps(full, sort_keys=True, default=float)}
         )
 
     digest = hashlib.sha256(encoded(_ZEROS)).hexdigest()
@@ -169,7 +185,7 @@ def restore(contents: Contents, like: Any, path: str | os.PathLike[str]) -> Any:
     Raises:
       CheckpointError: a name, shape or dtype differs.
     """
-    return _fit(contents.tensors, like, Path(path))
+    return arrays.fit(contents.tensors, like, Path(path))
 
 
 def _bytes(path: Path) -> bytes:
@@ -212,48 +228,32 @@ def _spec(fields: Any, path: Path) -> Spec:
     return spec
 
 
-def _temperature(found: Any, path: Path) -> float:
+def _above_0(found: Any, name: str, path: Path) -> float:
     number = isinstance(found, int | float) and not isinstance(found, bool)
     if not number or not 0 < found <= sys.float_info.max:
-        raise CheckpointError(f"{path}: temperature is {found!r:.30}, expected a number above 0")
+        raise CheckpointError(f"{path}: {name} is {found!r:.30}, expected a number above 0")
     return float(found)
+
+
+def _familiar(parts: dict[str, Any], limit: Any, spec: Spec, path: Path) -> Familiar:
+    """The arrays by name, and the limit, checked."""
+    limit = _above_0(limit, "novelty_limit", path)
+    names = {*Familiar._fields} - {"limit"}
+    if parts.keys() != names:
+        found, expected = arrays.some({*parts}), arrays.some(names)
+        raise CheckpointError(f"{path} has {_FAMILIAR} arrays {found}, expected {expected}")
+    familiar = Familiar(**parts, limit=limit)
+    try:
+        novelty.check(familiar, spec.sizes[0])
+    except ShapeError as error:
+        raise CheckpointError(f"{path}: {_FAMILIAR}{error}") from error
+    return familiar
 
 
 def _network(tensors: dict[str, np.ndarray], spec: Spec, path: Path) -> Any:
     """The arrays as the params of a spec's model, all of them finite numbers."""
-    params = _fit(tensors, jax.eval_shape(models.build(spec).init, jax.random.key(0)), path)
+    params = arrays.fit(tensors, jax.eval_shape(models.build(spec).init, jax.random.key(0)), path)
     for name, found in tensors.items():
         if not np.all(np.isfinite(found)):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity: train the model again")
     return params
-
-
-def _flatten(tree: Any) -> dict[str, Any]:
-    """Leaves by name, such as 0.weights; array leaves as NumPy arrays."""
-    return {
-        jax.tree_util.keystr(where, simple=True, separator="."): (
-            leaf if isinstance(leaf, jax.ShapeDtypeStruct) else np.asarray(leaf, order="C")
-        )
-        for where, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def _fit(tensors: dict[str, np.ndarray], like: Any, path: Path) -> Any:
-    expected = _flatten(like)
-    if expected.keys() != tensors.keys():
-        extra, missing = tensors.keys() - expected.keys(), expected.keys() - tensors.keys()
-        raise CheckpointError(
-            f"{path} does not hold the arrays of its network: {_some(extra)} too much, "
-            f"{_some(missing)} missing"
-        )
-    for name, leaf in expected.items():
-        found = tensors[name]
-        if found.shape != leaf.shape or found.dtype != leaf.dtype:
-            raise CheckpointError(
-                f"{path}: {name} is {found.dtype} {found.shape}, expected {leaf.dtype} {leaf.shape}"
-            )
-    return jax.tree.unflatten(jax.tree.structure(like), [tensors[name] for name in expected])
-
-
-def _some(names: set[str]) -> str:
-    return ", ".join(sorted(names)[:5]) + (" ..." if len(names) > 5 else "") or "none"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAXNN_CACHE", "off")  # tests leave nothing in the user's cache
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two test processes share two cores
 
 import jax
 import numpy as np

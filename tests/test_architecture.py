@@ -12,6 +12,7 @@ LAYERS = [
     {"jaxnn.errors"},
     {
         "jaxnn.activations",
+        "jaxnn.arrays",
         "jaxnn.augment",
         "jaxnn.calibration",
         "jaxnn.compile_cache",
@@ -20,15 +21,18 @@ LAYERS = [
         "jaxnn.data",
         "jaxnn.terminal",
         "jaxnn.expressions",
+        "jaxnn.novelty",
     },
     {"jaxnn.recipes", "jaxnn.surfaces", "jaxnn.plots"},
     {"jaxnn.plots.style"},
     {"jaxnn.plots.network", "jaxnn.plots.surfaces", "jaxnn.plots.calibration", "jaxnn.plots.sweep"},
+    {"jaxnn.plots.read", "jaxnn.plots.picture"},
     {"jaxnn.plots.results"},
     {"jaxnn.costs"},
     {"jaxnn.mlp"},
     {"jaxnn.models"},
     {"jaxnn.gradients", "jaxnn.metrics", "jaxnn.checkpoint", "jaxnn.differences"},
+    {"jaxnn.answers"},
     {"jaxnn.optimizers"},
     {"jaxnn.explain", "jaxnn.explain.chain", "jaxnn.explain.digit", "jaxnn.explain.batch"},
     {f"jaxnn.plots.explain_{name}" for name in ("chain", "digit", "batch")},
@@ -53,6 +57,7 @@ LAYERS = [
             "train",
             "evaluate",
             "classify",
+            "read",
             "serve",
             "data",
             "info",
@@ -137,7 +142,7 @@ def test_the_network_knows_nothing_of_the_service(name: str) -> None:
 
 
 def test_the_service_knows_the_network_through_few_doors() -> None:
-    doors = {"jaxnn.models", "jaxnn.checkpoint", "jaxnn.errors", "jaxnn.data"}
+    doors = {"jaxnn.models", "jaxnn.checkpoint", "jaxnn.answers", "jaxnn.errors", "jaxnn.data"}
     for name in MODULES:
         if name.startswith("service."):
             used = {found for found in imports(MODULES[name]) if found.startswith("jaxnn.")}

@@ -18,6 +18,7 @@ from trees import same_bytes
 from jaxnn import checkpoint, models
 from jaxnn.errors import CheckpointError, JaxnnError, RunError
 from jaxnn.models import Spec
+from jaxnn.novelty import Familiar
 
 SPEC = Spec("mlp", (6, 4, 3), "tanh", "softmax", "cross_entropy")
 PARAMS = jax.device_get(models.build(SPEC).init(jax.random.key(0)))
@@ -117,8 +118,8 @@ def rewritten(path: Path, tensors: dict | None = None, **changes: object) -> Non
 
 
 def test_a_file_from_the_future(path: Path) -> None:
-    rewritten(path, format=2)
-    assert "format version 2, this jaxnn reads up to 1: upgrade" in refused(path)
+    rewritten(path, format=3)
+    assert "format version 3, this jaxnn reads up to 2: upgrade" in refused(path)
 
 
 def test_a_state_is_not_a_model(path: Path) -> None:
@@ -196,6 +197,100 @@ def test_a_temperature_that_is_none_is_not_saved(temperature: float, path: Path)
     with pytest.raises(CheckpointError, match="expected a number above 0"):
         checkpoint.save(path, PARAMS, SPEC, temperature=temperature)
     assert path.read_bytes() == before
+
+
+FAMILIAR = Familiar(  # of the shapes that `novelty.fit` makes, for 6 pixels
+    np.linspace(0, 1, 6).astype(np.float16),
+    np.eye(2, 6, dtype=np.float16),
+    np.arange(6).reshape(3, 2).astype(np.float16) / 3,
+    np.full((3, 1, 2), 0.7, np.float16),
+    np.array([0, 2, 2], np.uint8),
+    3.5,
+)
+
+
+def test_what_is_familiar_is_kept(path: Path) -> None:
+    assert checkpoint.load(path).familiar is None  # of a file that has none
+    before = checkpoint.read(path, "model").header
+    assert before["format"] == 1  # for every jaxnn to read
+    checkpoint.save(path, PARAMS, SPEC, temperature=1.5, familiar=FAMILIAR)
+    file = checkpoint.load(path)
+    assert file.familiar is not None
+    assert same_bytes(file.familiar, FAMILIAR)
+    assert same_bytes(file.params, PARAMS)
+    assert file.temperature == 1.5
+    contents = checkpoint.read(path, "model")
+    assert contents.header["calibration"] == {"temperature": 1.5, "novelty_limit": 3.5}
+    assert contents.header["format"] == 2  # so that a jaxnn of old says that it is too old
+    assert {name for name in contents.tensors if name.startswith("familiar.")} == {
+        f"familiar.{name}" for name in ("mean", "components", "centres", "directions", "classes")
+    }
+
+
+def test_familiar_arrays_without_a_limit_are_too_much(path: Path) -> None:
+    checkpoint.save(path, PARAMS, SPEC, familiar=FAMILIAR)
+    rewritten(path, calibration={})
+    assert "familiar.centres, familiar.classes" in refused(path)
+    checkpoint.save(path, PARAMS, SPEC)
+    rewritten(path, calibration={"novelty_limit": 3.5})
+    assert "has familiar. arrays none, expected centres, classes" in refused(path)
+
+
+@pytest.mark.parametrize("limit", [None, "1", True, 0, -1, float("nan"), float("inf"), 10**400])
+def test_a_novelty_limit_that_is_none(limit: object, path: Path) -> None:
+    checkpoint.save(path, PARAMS, SPEC, familiar=FAMILIAR)
+    rewritten(path, calibration={"novelty_limit": limit})
+    assert "novelty_limit is" in refused(path)
+    if isinstance(limit, float):
+        with pytest.raises(CheckpointError, match="novelty_limit is"):
+            checkpoint.save(path, PARAMS, SPEC, familiar=FAMILIAR._replace(limit=limit))
+
+
+@pytest.mark.parametrize(
+    ("part", "array", "message"),
+    [
+        ("mean", np.zeros(7, np.float16), r"mean is float16 (7,), expected float16 (6,)"),
+        ("mean", np.zeros(6, np.float32), r"mean is float32 (6,), expected float16 (6,)"),
+        ("mean", np.full(6, np.nan, np.float16), "mean holds numbers beyond 1"),
+        ("mean", np.full(6, -2, np.float16), "mean holds numbers beyond 1"),
+        ("components", np.zeros((2, 5), np.float16), "components is"),
+        ("components", np.zeros(6, np.float16), "components is"),
+        ("components", np.array(0, np.float16), "components is"),
+        ("components", np.zeros((0, 6), np.float16), "centres is"),
+        ("centres", np.full((3, 2), 3, np.float16), "centres holds numbers beyond 2"),
+        ("centres", np.zeros((4, 2), np.float16), "centres is"),
+        ("directions", np.full((3, 1, 2), np.inf, np.float16), "directions holds"),
+        ("directions", np.zeros((3, 3, 2), np.float16), "too many"),
+        ("directions", np.zeros((3, 2), np.float16), "directions is"),
+        ("classes", np.zeros((3, 1), np.uint8), "classes is"),
+        ("classes", np.zeros(3, np.int8), "classes is"),
+    ],
+)
+def test_familiar_arrays_that_cannot_be(
+    part: str, array: np.ndarray, message: str, path: Path
+) -> None:
+    checkpoint.save(path, PARAMS, SPEC, familiar=FAMILIAR)
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.save(path, PARAMS, SPEC, familiar=FAMILIAR._replace(**{part: array}))
+    assert message in str(caught.value)
+    assert path.read_bytes() == before
+    tensors = checkpoint.read(path, "model").tensors
+    rewritten(path, {**tensors, f"familiar.{part}": array})
+    assert message in refused(path)
+
+
+def test_arrays_without_a_byte_cannot_ask_for_much(path: Path) -> None:
+    """Of shape (m, 2**40, 0): nothing on disk, and terabytes where it was multiplied."""
+    checkpoint.save(path, PARAMS, SPEC, familiar=FAMILIAR)
+    tensors = checkpoint.read(path, "model").tensors
+    empty = {
+        "components": np.zeros((0, 6), np.float16),
+        "centres": np.zeros((3, 0), np.float16),
+        "directions": np.zeros((3, 2**40, 0), np.float16),
+    }
+    rewritten(path, tensors | {f"familiar.{name}": array for name, array in empty.items()})
+    assert "too many, or none" in refused(path)
 
 
 def test_arrays_of_other_shape_dtype_or_name(path: Path) -> None:

@@ -85,7 +85,7 @@ def test_the_shipped_model_is_the_classic_network_and_reads_digits(digits: Datas
     assert {file.spec.activation, file.spec.output} == {"sigmoid"}
     assert sum(leaf.size for layer in file.params for leaf in layer) == 13_002
     assert file.training["command"].startswith("jaxnn train --data mnist")
-    assert checkpoint.SHIPPED.stat().st_size < 60_000
+    assert checkpoint.SHIPPED.stat().st_size < 250_000
     found = metrics.accuracy(offline_scores(digits.test_images), digits.test_labels)
     assert found > 0.95  # seen in training: damage would show, merit would not
 

@@ -34,6 +34,7 @@ class Info:
             "parameters": sum(leaf.size for leaf in leaves),
             "dtype": str(leaves[0].dtype),
             "temperature": file.temperature,
+            "novelty limit": file.familiar and file.familiar.limit,
             "training": file.training,
             "data": file.data,
             "metrics": file.metrics,

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from jaxnn.errors import ConfigError
 
+MOST_TOLD = 20  # sentences about pictures that were left out
+
 if TYPE_CHECKING:
     from jaxnn.checkpoint import ModelFile
     from jaxnn.data import Dataset
+    from jaxnn.data.pictures import Pictures
     from jaxnn.metrics import Evaluation
 
 
@@ -38,6 +41,35 @@ def load_model(path: Path | None, *, single: bool = False) -> "ModelFile":
             "layers of one: name the model file of a single network"
         )
     return file
+
+
+def own_pictures(path: Path) -> "Pictures":
+    """Labelled pictures of a folder or CSV; says on stderr which ones cannot be used, and why.
+
+    Raises:
+      DataError: there are none that can be used.
+    """
+    from jaxnn.data import pictures
+
+    found = pictures.load(path)
+    for sentence in found.unread[:MOST_TOLD]:
+        print(f"jaxnn: {sentence}", file=sys.stderr)
+    if len(found.unread) > MOST_TOLD:
+        print(f"jaxnn: ... and {len(found.unread) - MOST_TOLD:,} more", file=sys.stderr)
+    return found
+
+
+def note_training_pictures(file: "ModelFile", found: "Pictures") -> None:
+    """Says on stderr where a model was trained on the very pictures that it is measured on."""
+    from jaxnn import data as datasets
+    from jaxnn.data import pictures
+
+    if file.data.get("own_pictures") == datasets.checksum(pictures.split(found)):
+        print(
+            "note: the model was trained on these pictures too, all but the last fifth of each "
+            "digit; measure it on unseen ones",
+            file=sys.stderr,
+        )
 
 
 def check_labels(file: "ModelFile", dataset: "Dataset") -> None:

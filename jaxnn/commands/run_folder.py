@@ -10,12 +10,12 @@ import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxnn import calibration, checkpoint, metrics, models
+from jaxnn import calibration, checkpoint, metrics, models, novelty
 from jaxnn.commands.output import json_text
 from jaxnn.commands.record import MODEL, STATE, Record
 from jaxnn.commands.training_data import TrainingData
@@ -23,6 +23,7 @@ from jaxnn.config import TrainConfig
 from jaxnn.epoch import spec_of
 from jaxnn.errors import ConfigError, RunError
 from jaxnn.files import write_aside
+from jaxnn.novelty import Familiar
 from jaxnn.train import EpochReport, TrainState, initial_state
 
 
@@ -87,7 +88,7 @@ class RunFolder:
             raise ConfigError(
                 f"the run in {self.path} was made with other data "
                 f"({record.data['train_images']:,} training images, checksum "
-                f"{record.data['checksum'][:12]}...): name the same --data"
+                f"{record.data['checksum'][:12]}...): name the same --data and --images"
             )
         contents = checkpoint.read(self.state, "state")
         like = jax.eval_shape(lambda: _arrays(initial_state(config, examples)))
@@ -131,12 +132,10 @@ class RunFolder:
         source: TrainingData,
         state: TrainState,
         metrics: dict[str, float],
-        temperature: float | None = None,
+        trust: "Trust | None" = None,
     ) -> None:
         """Writes the best network."""
-        write_model(
-            self.model, state.best_params, config, source, state.best_epoch, metrics, temperature
-        )
+        write_model(self.model, state.best_params, config, source, state.best_epoch, metrics, trust)
 
 
 def write_model(
@@ -146,7 +145,7 @@ def write_model(
     source: TrainingData,
     best_epoch: int,
     metrics: dict[str, float],
-    temperature: float | None = None,
+    trust: "Trust | None" = None,
     *,
     swept: int = 1,
     members: Sequence[int] = (),
@@ -160,7 +159,7 @@ def write_model(
       source: what it was trained on.
       best_epoch: the epoch that made it.
       metrics: figures measured on it.
-      temperature: its calibration.
+      trust: how far to trust its answers.
       swept: of an ensemble, networks of its setting that were trained.
       members: of an ensemble, their seeds.
     """
@@ -172,24 +171,34 @@ def write_model(
     }
     if members:
         training["seeds"] = list(members)
+    own = {"own_pictures": source.own.checksum} if source.own else {}
     checkpoint.save(
         path,
         params,
         spec_of(config)._replace(members=len(members) or 1),
         training=training,
-        data=source.about,
+        data={**source.about, **own},
         metrics=metrics,
-        temperature=temperature,
+        **(trust._asdict() if trust else {}),
     )
 
 
-def temperature_of(
+class Trust(NamedTuple):
+    """How far a network's answers can be trusted."""
+
+    temperature: float
+    familiar: Familiar
+
+
+def trust_of(
     params: Any, config: TrainConfig, images: np.ndarray, labels: np.ndarray, members: int = 1
-) -> float:
-    """The calibration of a network, from images uint8 [L, n_in] that the test does not use."""
+) -> Trust:
+    """How far to trust a network, from images uint8 [L, n_in] that the test does not use."""
     model = models.build(spec_of(config)._replace(members=members))
     scores = metrics.scores(params, images, model=model)
-    return calibration.fit_temperature(scores, labels, config.output)
+    temperature = calibration.fit_temperature(scores, labels, config.output)
+    sure = calibration.probabilities(scores, config.output, temperature)
+    return Trust(temperature, novelty.fit(images, labels, sure))
 
 
 def _epoch_of(line: bytes) -> Any:
@@ -214,10 +223,7 @@ def command_of(config: TrainConfig, source: TrainingData, swept: int = 1) -> str
         words = ["jaxnn", "sweep", "--seeds", str(swept)]
         words += ["--own-shuffles"] * (config.shuffle_seed is None)
         defaults["validation"] = None  # a sweep has another: say it always
-    if source.streamed:
-        words += ["--stream", "--data", "DIR"]
-    elif source.about["name"] != "MNIST, embedded part":
-        words += ["--data", "mnist" if source.about["name"] == "MNIST, whole" else "DIR"]
+    words += source.flags
     for name, default in defaults.items():
         value = getattr(config, name)
         if value is not None and value != default:

@@ -22,13 +22,15 @@ def largest_product(config: TrainConfig) -> int:
 
 
 def choose_threads(multiplications: int) -> None:
-    """One thread where a step's largest product is small, unless NPROC is set already.
+    """One thread where a step's largest product is small, unless the environment says otherwise.
 
-    XLA reads this when JAX is loaded: its second thread costs such a small network more in waking
-    up than it computes (benchmarks/epoch.py measures both).
+    XLA and OpenBLAS read it when JAX and NumPy are loaded: a second thread costs such a small
+    network more in waking up than it computes (benchmarks/epoch.py measures both), and NumPy's
+    sums depend on how many there are.
     """
     if multiplications < THREADS_PAY_FROM:
         os.environ.setdefault("NPROC", "1")
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def reparsed(command: Any, argv: Sequence[str], default: TrainConfig) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxnn import ensemble, metrics, models
 from jaxnn.commands.output import write_json
-from jaxnn.commands.run_folder import temperature_of, write_model
+from jaxnn.commands.run_folder import trust_of, write_model
 from jaxnn.commands.training_data import in_memory
 from jaxnn.data import Dataset
 from jaxnn.ensemble import VARIED, Progress, Trained
@@ -154,7 +154,7 @@ def save(folder: Path, trained: Sequence[Trained], result: dict[str, Any], data:
         source,
         best.best_epoch,
         {name: networks[result["best"]][name] for name in ("test_accuracy", "test_cost")},
-        temperature_of(best.best_params, best.config, *known),
+        trust_of(best.best_params, best.config, *known),
     )
     best_first = sorted(alive(networks, setting), key=lambda k: -networks[k]["score"])
     which = sorted(best_first[: models.MAX_MEMBERS])
@@ -170,7 +170,7 @@ def save(folder: Path, trained: Sequence[Trained], result: dict[str, Any], data:
         source,
         max(trained[k].best_epoch for k in which),
         tested,
-        temperature_of(params, best.config, *known, len(which)),
+        trust_of(params, best.config, *known, len(which)),
         swept=len(setting["networks"]),
         members=[networks[k]["seed"] for k in which],
     )

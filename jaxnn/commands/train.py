@@ -17,7 +17,7 @@ from jaxnn.commands.settings import (
     reparsed,
 )
 from jaxnn.config import TrainConfig
-from jaxnn.errors import ConfigError, RunError
+from jaxnn.errors import ConfigError, DataError, RunError
 from jaxnn.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class Train:
     """Begin with these settings; docs/accuracy.md tells about them. Other flags change them."""
     data: str | None = None
     """embedded, mnist (see `jaxnn data download`), or a folder of IDX files; else $JAXNN_DATA."""
+    images: Path | None = None
+    """Train on pictures of your own: a folder laid out as LABEL/*.png, or a CSV of file,label; with
+    --data, on both. A fifth of each digit is kept for testing."""
     stream: bool = False
     """Read the training images from --data chunk by chunk, for sets larger than the memory: a
     folder of unpacked IDX files, or of train-images.npy and train-labels.npy."""
@@ -84,7 +87,7 @@ class Train:
                 f"{self.out} holds a run: go on with it by --resume, start anew by --overwrite, "
                 "or name another --out"
             )
-        source = training_data.load(self.data, self.stream)
+        source = training_data.load(self.data, self.stream, self.images)
         feed = source.feed(config)
         state = None
         if self.out and record:
@@ -122,12 +125,15 @@ class Train:
             except KeyboardInterrupt:
                 raise self.interrupted(folder) from None
         self.report(folder, config, source, feed, state, reports)
+        if source.own and source.own.left_out:  # the others were trained on; see `jaxnn eval`
+            raise DataError(source.own.left_out)
 
     def interrupted(self, folder: "RunFolder") -> RunError:
         """What Ctrl-C has left, and how to go on."""
         kept = "no epoch was done, nothing is saved"
         if folder.state.exists():
             flags = f" --data {shlex.quote(self.data)}" if self.data else ""
+            flags += f" --images {shlex.quote(str(self.images))}" if self.images else ""
             flags += " --stream" * self.stream
             kept = (
                 f"the best network so far is in {folder.model}; go on by `jaxnn train "
@@ -146,20 +152,20 @@ class Train:
     ) -> None:
         """Measures the best network on the test images, writes it down and says so."""
         from jaxnn import metrics, models, train
-        from jaxnn.commands.run_folder import temperature_of
+        from jaxnn.commands.run_folder import trust_of
+        from jaxnn.commands.training_data import apart_text, measured_apart
 
         model = models.build(train.spec_of(config))
         result = metrics.evaluate(
             state.best_params, source.test_images, source.test_labels, model=model
         )
+        apart = measured_apart(source, result.scores)
         folder.save_model(
             config,
             source,
             state,
-            {"test_accuracy": result.accuracy, "test_cost": result.cost},
-            temperature_of(
-                state.best_params, config, feed.calibration_images, feed.calibration_labels
-            ),
+            {"test_accuracy": result.accuracy, "test_cost": result.cost, **apart},
+            trust_of(state.best_params, config, feed.calibration_images, feed.calibration_labels),
         )
         speeds = sorted(report.images_per_second for report in reports)
         say(
@@ -168,11 +174,14 @@ class Train:
             f"saved in {folder.model}",
             self.json,
         )
+        if source.own and source.own.mixed_in:
+            say(apart_text(source, apart), self.json)
         write_json(
             self.json,
             {
                 "test_accuracy": result.accuracy,
                 "test_cost": result.cost,
+                **apart,
                 "best_epoch": state.best_epoch,
                 "epochs": state.epoch,
                 "images_per_second": speeds[len(speeds) // 2] if speeds else None,

@@ -1,4 +1,4 @@
-"""What a command trains on: a data set in memory, or files that are read as they are needed."""
+"""What a command trains on: a data set, one's own pictures, or files read as they are needed."""
 
 import os
 from collections.abc import Callable
@@ -10,10 +10,21 @@ import numpy as np
 
 from jaxnn import data as datasets
 from jaxnn import feed
+from jaxnn.commands import inputs
 from jaxnn.config import TrainConfig
-from jaxnn.data import NAMES, Dataset, checksum, stream
-from jaxnn.errors import ConfigError
+from jaxnn.data import NAMES, Dataset, checksum, pictures, stream
+from jaxnn.data.picture_files import shown
+from jaxnn.errors import ConfigError, DataError
 from jaxnn.feed import Feed
+
+
+class Own(NamedTuple):
+    """What is known of one's own pictures among the data."""
+
+    checksum: str  # of them, as `pictures.split` divides them
+    mixed_in: bool  # there are others beside them
+    test_images: int  # of them: the last ones of all test images
+    left_out: str  # a sentence, where some could not be used
 
 
 class TrainingData(NamedTuple):
@@ -25,12 +36,15 @@ class TrainingData(NamedTuple):
     test_labels: np.ndarray  # uint8 [M]
     feed: Callable[[TrainConfig], Feed]  # checks the settings, too
     streamed: bool  # read in chunks, which shuffles in another way
+    flags: tuple[str, ...]  # of the command line that names such data; a folder is DIR
+    own: Own | None = None
 
 
 def in_memory(dataset: Dataset) -> TrainingData:
     """A whole data set."""
     count = len(dataset.train_images)
     about = describe(checksum(dataset), count, len(dataset.test_images))
+    name = _name(about)
     return TrainingData(
         about,
         count,
@@ -38,6 +52,33 @@ def in_memory(dataset: Dataset) -> TrainingData:
         dataset.test_labels,
         lambda config: feed.from_memory(config, dataset),
         streamed=False,
+        flags=() if name == "embedded" else ("--data", name),
+    )
+
+
+def with_pictures(path: Path, base: Dataset | None) -> TrainingData:
+    """One's own pictures, alone or mixed into a data set; those left out are told on stderr.
+
+    Mixed, the test images of both are kept apart (`measured_apart`): among thousands of others
+    the few of one's own would hardly show.
+
+    Raises:
+      DataError: pictures that cannot be used, or, alone, too few to keep any for testing.
+    """
+    found = inputs.own_pictures(path)
+    own = pictures.split(found)
+    tested = len(own.test_images)
+    if base is None and not tested:
+        raise DataError(
+            f"{shown(path)} has no more than 2 pictures of any digit, and none is left to test "
+            "on: give 3 of a digit or more, or mix them into other digits, as by "
+            "--data embedded"
+        )
+    source = in_memory(own if base is None else pictures.mixed(base, own))
+    flags = () if base is None else ("--data", _name(in_memory(base).about))
+    return source._replace(
+        flags=(*flags, "--images", "DIR"),
+        own=Own(checksum(own), base is not None, tested, found.left_out),
     )
 
 
@@ -61,12 +102,25 @@ def on_disk(folder: str | None) -> TrainingData:
         labels,
         partial(feed.from_disk, train=train, test=test),
         streamed=True,
+        flags=("--stream", "--data", "DIR"),
     )
 
 
-def load(name: str | None, streamed: bool) -> TrainingData:
-    """The data that a command line names."""
-    return on_disk(name) if streamed else in_memory(datasets.load(name))
+def load(name: str | None, streamed: bool, images: Path | None = None) -> TrainingData:
+    """The data that a command line names.
+
+    Args:
+      name: of a data set; None is the default one, or none at all beside one's own pictures.
+      streamed: whether its training images are read in chunks.
+      images: one's own pictures.
+    """
+    if images is None:
+        return on_disk(name) if streamed else in_memory(datasets.load(name))
+    if streamed:
+        raise ConfigError(
+            "--stream reads one data set in chunks, and --images are kept in memory: leave one out"
+        )
+    return with_pictures(images, None if name is None else datasets.load(name))
 
 
 def describe(found: str, train_images: int, test_images: int) -> dict[str, Any]:
@@ -77,3 +131,38 @@ def describe(found: str, train_images: int, test_images: int) -> dict[str, Any]:
         "train_images": train_images,
         "test_images": test_images,
     }
+
+
+def measured_apart(source: TrainingData, scores: np.ndarray) -> dict[str, float]:
+    """Accuracy on one's own test images and on the others, where both are mixed.
+
+    Args:
+      source: the data.
+      scores: [M, n_out] of all its test images.
+    """
+    if not (source.own and source.own.mixed_in and source.own.test_images):
+        return {}
+    right = scores.argmax(axis=1) == source.test_labels
+    own = source.own.test_images
+    return {
+        "own_test_accuracy": float(right[-own:].mean()),
+        "own_test_images": own,
+        "other_test_accuracy": float(right[:-own].mean()),
+    }
+
+
+def apart_text(source: TrainingData, apart: dict[str, float]) -> str:
+    """The same as a sentence."""
+    if not apart:
+        return "your own pictures: all trained on, since of 1 or 2 of a digit none is held out"
+    others = len(source.test_labels) - int(apart["own_test_images"])
+    return (
+        f"your own pictures: {apart['own_test_accuracy']:.2%} of {apart['own_test_images']:,}; "
+        f"the others: {apart['other_test_accuracy']:.2%} of {others:,}"
+    )
+
+
+def _name(about: dict[str, Any]) -> str:
+    """What --data calls a data set."""
+    names = {"MNIST, embedded part": "embedded", "MNIST, whole": "mnist"}
+    return names.get(about["name"], "DIR")
