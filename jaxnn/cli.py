@@ -20,6 +20,7 @@ from jaxnn.commands.explain import Explain, full_spelling
 from jaxnn.commands.gradcheck import Gradcheck
 from jaxnn.commands.info import Info
 from jaxnn.commands.plot import Plot
+from jaxnn.commands.read import Read
 from jaxnn.commands.serve import Serve
 from jaxnn.commands.sweep import Sweep
 from jaxnn.commands.train import Train
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "sweep": Sweep,
     "eval": Eval,
     "classify": Classify,
+    "read": Read,
     "serve": Serve,
     "data": Data,
     "info": Info,

@@ -13,7 +13,7 @@ from PIL import Image
 from serving import LIMIT_S, serve_sync
 from trees import same_bytes
 
-from jaxnn import checkpoint, cli, metrics, mlp, models
+from jaxnn import calibration, checkpoint, cli, metrics, mlp, models
 from jaxnn.commands import inputs
 from jaxnn.data import Dataset
 from jaxnn.errors import CheckpointError, ConfigError
@@ -129,12 +129,13 @@ def test_classify_says_how_many_members_agree(
     mean = each.mean(axis=0)
     votes = np.sum(each.argmax(axis=2) == mean.argmax(axis=1), axis=0)
     assert len(set(votes.tolist())) > 1
-    assert cli.main(["classify", *names, "--model", str(path)]) == 0
+    chances = calibration.probabilities(mean, SPEC.output, checkpoint.load(path).temperature)
+    assert cli.main(["classify", *names, "--raw", "--model", str(path)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{name}: {scores.argmax()}  (score {scores.max():.3f}, {vote} of 3 members agree)"
-        for name, scores, vote in zip(names, mean, votes, strict=True)
+        f"{name}: {scores.argmax()}  (confidence {int(100 * sure)}%, {vote} of 3 members agree)"
+        for name, scores, sure, vote in zip(names, mean, chances.max(axis=1), votes, strict=True)
     ]
-    assert cli.main(["classify", *names, "--model", str(path), "--json", "-"]) == 0
+    assert cli.main(["classify", *names, "--raw", "--model", str(path), "--json", "-"]) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     np.testing.assert_allclose([result["agreement"] for result in results], votes / 3, rtol=1e-6)
     np.testing.assert_allclose([result["scores"] for result in results], mean, rtol=1e-5)
@@ -149,7 +150,7 @@ def test_classify_with_a_single_network_says_nothing_of_members(
     assert cli.main([*words, str(tmp_path / "json")]) == 0
     assert "agree" not in capsys.readouterr().out
     (result,) = json.loads((tmp_path / "json").read_text())["results"]
-    assert set(result) == {"image", "label", "scores"}
+    assert "agreement" not in result
 
 
 def test_eval_measures_the_mean_of_the_members(path: Path, tmp_path: Path, blobs: Dataset) -> None:
@@ -204,11 +205,11 @@ def test_a_server_answers_as_the_ensemble_does_here(
         np.testing.assert_allclose(scores, offline, rtol=1e-5)
         np.testing.assert_allclose(scores, numpy_scores(images).mean(axis=0), rtol=1e-5)
         assert list(answer.labels) == offline.argmax(axis=1).tolist()
-        words = ["classify", *pictures[0], "--server", target, "--json", str(tmp_path / "json")]
-        assert cli.main(words) == 0
+        words = ["classify", *pictures[0], "--raw", "--server", target, "--json"]
+        assert cli.main([*words, str(tmp_path / "json")]) == 0
 
     serve_sync(load_model(path, "digits", buckets=(16,)), scenario)
     results = json.loads((tmp_path / "json").read_text())["results"]
     expected = numpy_scores(pictures[1]).mean(axis=0)
     np.testing.assert_allclose([result["scores"] for result in results], expected, rtol=1e-5)
-    assert all(set(result) == {"image", "label", "scores"} for result in results)
+    assert not any("agreement" in result for result in results)

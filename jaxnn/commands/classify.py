@@ -1,5 +1,6 @@
 """`jaxnn classify`."""
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +13,47 @@ from jaxnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image as Picture
 
-MAX_BYTES = 64 * 2**20  # of a picture file
+
+class Seen(NamedTuple):
+    """A picture, and what the network sees of it."""
+
+    name: str
+    digit: "np.ndarray"  # uint8 [28, 28]
+    picture: "Picture | None"  # in mode L or RGB, where it is to be drawn
 
 
-class Answers(NamedTuple):
-    """What N pictures were read as."""
+class Verdict(NamedTuple):
+    """What one picture was read as."""
 
-    scores: "np.ndarray"  # float32 [N, n_out]
-    members: int = 1  # of the model that answered; a server does not tell, and counts as one
-    agreement: "np.ndarray | None" = None  # float32 [N], of an ensemble: see `metrics.agreement`
+    label: int
+    scores: "np.ndarray"  # float32 [C]
+    confidence: float  # that the label is right, if the picture shows a digit
+    rejected: bool  # it does not look like one
+    novelty: float | None = None  # None where the model knows none, and from a server
+    limit: float | None = None  # the largest novelty that is accepted
+    agreement: float | None = None  # of an ensemble: see `metrics.agreement`
+    members: int = 1  # of the model; a server does not tell, and counts as one
+
+    def text(self) -> str:
+        """For people."""
+        if self.rejected:
+            return f"not sure: it does not look like a digit (read as {self.label})"
+        text = f"score {self.scores[self.label]:.3f}"
+        if 0 <= self.confidence <= 1:  # a server of old gives NaN
+            # Rounded down: 100% is for what is certain.
+            text = f"confidence {math.floor(100 * self.confidence)}%"
+        if self.agreement is not None:
+            text += f", {round(self.agreement * self.members)} of {self.members} members agree"
+        return f"{self.label}  ({text})"
+
+    def reason(self) -> str:
+        """Why it was accepted or rejected, in numbers; empty where they are not known."""
+        if self.novelty is None or self.limit is None:
+            return ""
+        side = "above" if self.rejected else "within"
+        return f"novelty {self.novelty:.2f}, {side} the limit of {self.limit:.2f}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +66,10 @@ class Classify:
     """A model file; the one that ships with jaxnn where not given."""
     server: str | None = None
     """HOST:PORT of a running `jaxnn serve`, to be asked instead of a model here."""
+    raw: bool = False
+    """Leave the pictures alone: they are 28 x 28 pixels of grey already, bright ink on black."""
+    plot: Annotated[Path | None, tyro.conf.arg(aliases=["--explain"])] = None
+    """Draw the one picture, what the network saw, and its scores, as this .png or .svg file."""
     json: str | None = None
     """Write the result to this file, or to standard output for -."""
 
@@ -45,66 +81,136 @@ class Classify:
             )
         if self.server and self.model:
             raise ConfigError("--server and --model exclude each other: the server has its model")
-        from jaxnn.data import preprocess
+        from jaxnn.data.picture_files import shown
 
-        pictures, names = [], []
-        unread = []
+        if self.plot:
+            from jaxnn.plots import picture, style
+
+            if len(self.images) > 1:
+                raise ConfigError(
+                    f"--plot draws one picture, but {len(self.images)} are given: "
+                    "classify one at a time"
+                )
+            style.check_path(self.plot)
+        pictures, unread = [], []
         for path in self.images:
             try:
-                image = preprocess.prepare(preprocess.decode(_bytes(path), str(path)))
+                pictures.append(_seen(path, self.raw, keep=self.plot is not None))
             except DataError as error:
                 unread.append(str(error))
-                continue
-            pictures.append(image)
-            names.append(str(path))
+        verdicts = self._verdicts([seen.digit for seen in pictures]) if pictures else []
         results = []
-        if pictures:
-            answers = self._answers(pictures)
-            for index, (name, scores) in enumerate(zip(names, answers.scores, strict=True)):
-                label = int(scores.argmax())
-                result: dict[str, Any] = {"image": name, "label": label, "scores": scores.tolist()}
-                text = f"score {scores[label]:.3f}"
-                if answers.agreement is not None:
-                    result["agreement"] = share = float(answers.agreement[index])
-                    agreed = round(share * answers.members)
-                    text += f", {agreed} of {answers.members} members agree"
-                results.append(result)
-                say(f"{name}: {label}  ({text})", self.json)
+        for seen, verdict in zip(pictures, verdicts, strict=True):
+            results.append(_result(seen.name, verdict))
+            say(f"{shown(seen.name)}: {verdict.text()}", self.json)
         write_json(self.json, {"results": results, "unread": unread})
+        for seen, verdict in zip(pictures, verdicts, strict=True):
+            if self.plot and seen.picture:
+                figure = picture.explained(
+                    seen.picture,
+                    seen.digit,
+                    verdict.scores,
+                    verdict.text(),
+                    verdict.reason(),
+                    verdict.rejected,
+                )
+                style.save(figure, self.plot)
         for sentence in unread[:-1]:
             print(f"jaxnn: {sentence}", file=sys.stderr)
         if unread:
             raise DataError(unread[-1])
 
-    def _answers(self, pictures: "list[np.ndarray]") -> Answers:
-        """For N prepared pictures uint8 [28, 28]."""
+    def _verdicts(self, digits: "list[np.ndarray]") -> list[Verdict]:
+        """For N digits uint8 [28, 28], N at least 1."""
         import numpy as np
 
-        if self.server:
-            from service.client import DigitClient
-
-            with DigitClient(self.server) as client:
-                return Answers(client.classify(np.stack(pictures)).scores)
-        from jaxnn import metrics, models
-        from jaxnn.commands import inputs
-
-        file = inputs.load_model(self.model)
-        model, images = models.build(file.spec), np.stack(pictures)
-        scores = metrics.scores(file.params, images, model=model)
-        if file.spec.members == 1:
-            return Answers(scores)
-        agreement = metrics.agreement(file.params, images, model=model)
-        return Answers(scores, file.spec.members, agreement)
+        images = np.stack(digits)
+        return _asked(self.server, images) if self.server else _answered(self.model, images)
 
 
-def _bytes(path: Path) -> bytes:
+def _asked(server: str, images: "np.ndarray") -> list[Verdict]:
+    """What a server says."""
+    from service.client import DigitClient
+
+    with DigitClient(server) as client:
+        found = client.classify(images)
+    columns = (found.labels, found.scores, found.confidences, found.rejected)
+    return [
+        Verdict(int(label), scores, float(confidence), bool(rejected))
+        for label, scores, confidence, rejected in zip(*columns, strict=True)
+    ]
+
+
+def _answered(model: Path | None, images: "np.ndarray") -> list[Verdict]:
+    """What a model file says."""
+    from jaxnn import answers, metrics, models
+    from jaxnn.commands import inputs
+
+    file = inputs.load_model(model)
+    found = answers.answer(file, images)
+    verdicts = [
+        Verdict(int(label), scores, float(confidence), bool(rejected), members=file.spec.members)
+        for label, scores, confidence, _, rejected in zip(*found, strict=True)
+    ]
+    if file.familiar is not None:
+        limit = file.familiar.limit
+        verdicts = [
+            verdict._replace(novelty=float(novelty), limit=limit)
+            for verdict, novelty in zip(verdicts, found.novelty, strict=True)
+        ]
+    if file.spec.members > 1:
+        agreement = metrics.agreement(file.params, images, model=models.build(file.spec))
+        verdicts = [
+            verdict._replace(agreement=float(share))
+            for verdict, share in zip(verdicts, agreement, strict=True)
+        ]
+    return verdicts
+
+
+def _seen(path: Path, raw: bool, keep: bool) -> Seen:
+    """A picture file; the errors name it. Its pixels are kept where they are to be drawn."""
+    from jaxnn.data import picture_files, preprocess
+
+    name = picture_files.shown(path)
+    picture = preprocess.decode(picture_files.read_file(path), name)
     try:
-        if path.exists() and not path.is_file():  # a pipe or device might never end
-            raise DataError(f"{path} could not be read: it is no file")
-        with path.open("rb") as file:
-            blob = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{path} could not be read: {error.strerror}") from error
-    if len(blob) > MAX_BYTES:
-        raise DataError(f"{path} has more than {MAX_BYTES:,} bytes: give a smaller picture")
-    return blob
+        digit = _untouched(picture) if raw else preprocess.prepare(picture)
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
+    return Seen(str(path), digit, preprocess.upright(picture) if keep else None)
+
+
+def _untouched(picture: "Picture") -> "np.ndarray":
+    """The pixels of a picture that is a digit already, uint8 [28, 28]."""
+    import numpy as np
+
+    from jaxnn.data import preprocess
+
+    levels = np.asarray(preprocess.upright(picture))
+    levels = levels.reshape(*levels.shape[:2], -1)  # [H, W, 1 or 3]
+    side = preprocess.SIDE
+    found = f"{picture.width} x {picture.height} pixels"
+    if picture.mode.startswith(("I", "F")):
+        found += " of more than 8 bits"
+    elif np.ptp(levels, axis=2).any():
+        found += " in colour"
+    elif picture.size == (side, side):
+        return np.ascontiguousarray(levels[..., 0])
+    raise DataError(
+        f"it has {found}, expected {side} x {side} of 8 bits in grey for --raw: "
+        "without --raw it is prepared"
+    )
+
+
+def _result(name: str, verdict: Verdict) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "image": name,
+        "label": verdict.label,
+        "confidence": verdict.confidence,
+        "rejected": verdict.rejected,
+        "novelty": verdict.novelty,
+        "scores": verdict.scores.tolist(),
+    }
+    if verdict.agreement is not None:
+        result["agreement"] = verdict.agreement
+    return result

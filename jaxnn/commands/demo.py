@@ -40,7 +40,7 @@ class Demo:
             console.print("\n[bold]2. Serve[/] the trained network over gRPC")
             with Server(RunFolder(out).model) as address, DigitClient(address) as client:
                 console.print(f"listening on {address}")
-                labels, scores = client.classify(dataset.test_images)
+                labels, scores, *_ = client.classify(dataset.test_images)
                 rate = metrics.accuracy(labels, dataset.test_labels)
                 console.print(
                     f"\n[bold]3. Classify[/] {len(labels):,} held-out digits through the client: "

@@ -1,5 +1,6 @@
 """`jaxnn serve`."""
 
+import os
 from dataclasses import dataclass, field
 
 from service.config import ServiceConfig
@@ -15,6 +16,7 @@ class Serve:
 
     def run(self, argv: list[str]) -> None:
         """Prints `listening on HOST:PORT` when ready."""
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads wait badly beside XLA's
         from jaxnn import compile_cache
 
         if not self.no_cache:
