@@ -25,10 +25,15 @@ LONGEST_DELAY_S = 2.0
 
 
 class Classification(NamedTuple):
-    """What the server says about N images."""
+    """What the server says about N images.
+
+    A server older than the last two fields gives NaN and False in them: it does not know.
+    """
 
     labels: np.ndarray  # int64 [N]
-    scores: np.ndarray  # float32 [N, C]
+    scores: np.ndarray  # float32 [N, C], 0 to 1
+    confidences: np.ndarray  # float32 [N]: the chance that the label is right, if it is a digit
+    rejected: np.ndarray  # bool [N]: too unlike the digits of training to be trusted
 
 
 class Call(NamedTuple):
@@ -125,15 +130,23 @@ class Caller:
     ) -> Steps[Classification]:
         """One request's answer, checked against the number of images that it asked about."""
         reply = yield from self._call("Classify", request, deadline)
-        if len(reply.labels) != images or len(reply.scores) != images * reply.classes:
+        trust = len(reply.confidences), len(reply.rejected)
+        if (
+            (len(reply.labels), len(reply.scores)) != (images, images * reply.classes)
+            or trust not in ((images, images), (0, 0))  # an old server knows of neither
+        ):
             raise ServiceError(
-                f"the server at {self._target} sent {len(reply.labels)} labels and "
-                f"{len(reply.scores)} scores of {reply.classes} classes for {images} images: "
-                "is it a jaxnn server?",
+                f"the server at {self._target} sent {len(reply.labels)} labels, "
+                f"{len(reply.scores)} scores of {reply.classes} classes, {trust[0]} confidences "
+                f"and {trust[1]} rejections for {images} images: is it a jaxnn server?",
                 "DATA_LOSS",
             )
-        scores = np.array(reply.scores, np.float32).reshape(images, reply.classes)
-        return Classification(np.array(reply.labels, np.int64), scores)
+        return Classification(
+            np.array(reply.labels, np.int64),
+            np.array(reply.scores, np.float32).reshape(images, reply.classes),
+            np.array(reply.confidences or [np.nan] * images, np.float32),
+            np.array(reply.rejected or [False] * images, bool),
+        )
 
     def _call(self, method: str, request: Any, deadline: "_Deadline") -> Steps[Any]:
         """One call, sent again while the server cannot be reached.
@@ -233,7 +246,4 @@ def failure(error: grpc.RpcError, target: str, method: str, timeout: float) -> J
 
 
 def _joined(parts: list[Classification]) -> Classification:
-    return Classification(
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-    )
+    return Classification(*(np.concatenate(field) for field in zip(*parts, strict=True)))

@@ -1,7 +1,8 @@
 """Clients of the service, one that blocks and one for asyncio; neither imports JAX.
 
     with DigitClient("127.0.0.1:50051") as client:
-        labels, scores = client.classify(images)
+        found = client.classify(images)
+        print(found.labels, found.confidences, found.rejected)
 
 What is sent, what is sent again and what replies mean is written once, in `service.calls`; the
 classes here only perform its steps.
@@ -71,10 +72,10 @@ class DigitClient(_Client):
     _open = staticmethod(grpc.insecure_channel)
 
     def classify(self, images: np.ndarray, *, timeout: float | None = None) -> Classification:
-        """Labels [N] and scores [N, C] of images uint8 [N, 28, 28] or [N, 784], any N from 1.
+        """Labels, scores and how far to trust them, of images uint8 [N, 28, 28] or [N, 784].
 
         Args:
-          images: 0 is background, 255 is ink.
+          images: 0 is background, 255 is ink; any N from 1.
           timeout: seconds for all of it; the client's own where None.
 
         Raises:

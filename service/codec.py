@@ -17,6 +17,8 @@ class Answer(NamedTuple):
 
     labels: np.ndarray  # [N] the class of the largest score, the lowest among equals
     scores: np.ndarray  # [N, C] float32, in [0, 1]
+    confidences: np.ndarray  # [N] the calibrated chance that the label is right, 0 to 1
+    rejected: np.ndarray  # bool [N]: too unlike the digits of training to be trusted
     model_name: str
     model_version: str
 
@@ -117,4 +119,6 @@ def answer_to_response(answer: Answer, request_id: str) -> digits_pb2.ClassifyRe
         model_name=answer.model_name,
         model_version=answer.model_version,
         id=request_id,
+        confidences=answer.confidences.tolist(),
+        rejected=answer.rejected.tolist(),
     )

@@ -2,17 +2,20 @@
 
 import numpy as np
 
+from jaxnn import answers
 from service.codec import Answer
 from service.repository import ServedModel
 
 
 def classify(model: ServedModel, images: np.ndarray) -> Answer:
-    """Labels and scores of images uint8 [N, 784].
+    """Labels and scores of images uint8 [N, 784], and how far they can be trusted.
 
     Blocks while the model computes: call it from a thread that may wait.
 
     Raises:
       ShapeError: the images do not fit the model.
     """
-    scores = model.predictor(images)
-    return Answer(np.argmax(scores, axis=1), scores, model.name, model.version)
+    found = answers.judged(model.file, images, model.predictor(images))
+    return Answer(
+        found.labels, found.scores, found.confidence, found.rejected, model.name, model.version
+    )

@@ -66,7 +66,8 @@ class DigitClassifier:
         """
         self._gate.enter()
         codec.parsed(digits_pb2.GetModelRequest, data)
-        model, spec = self._model, self._model.spec
+        model, file = self._model, self._model.file
+        spec = file.spec
         return digits_pb2.GetModelResponse(
             name=model.name,
             version=model.version,
@@ -81,6 +82,8 @@ class DigitClassifier:
             max_images_per_request=self._config.max_images_per_request,
             max_message_bytes=self._config.max_message_bytes,
             metrics=model.metrics,
+            members=spec.members,
+            rejects=file.familiar is not None,
         ).SerializeToString()
 
     async def _images(self, request: digits_pb2.ClassifyRequest) -> np.ndarray:

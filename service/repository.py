@@ -12,8 +12,8 @@ import jax
 import numpy as np
 
 from jaxnn import checkpoint, models
+from jaxnn.checkpoint import ModelFile
 from jaxnn.errors import ConfigError
-from jaxnn.models import Spec
 from service.config import IMAGE_BYTES
 from service.predictor import BUCKETS, Predictor
 
@@ -23,7 +23,7 @@ class ServedModel(NamedTuple):
 
     name: str
     version: str  # 12 hex digits of the file's SHA-256
-    spec: Spec
+    file: ModelFile  # what it says of itself, and what `answers.judged` goes by
     parameter_count: int
     metrics: dict[str, float]
     predictor: Callable[[np.ndarray], np.ndarray]  # uint8 [N, 784] -> float32 [N, C]
@@ -49,10 +49,14 @@ def load_model(
             f"{path} takes {file.spec.sizes[0]} inputs, expected {IMAGE_BYTES}: "
             "serve a model of 28 x 28 images"
         )
+    if file.familiar is not None:  # float16 in the file: converted once, not in every call
+        names = ("mean", "components", "centres", "directions")
+        wide = {name: getattr(file.familiar, name).astype(np.float32) for name in names}
+        file = file._replace(familiar=file.familiar._replace(**wide))
     return ServedModel(
         name=name,
         version=file.digest[:12],
-        spec=file.spec,
+        file=file,
         parameter_count=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(file.params)),
         metrics={
             name: float(value)

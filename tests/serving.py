@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxnn.checkpoint import ModelFile
 from jaxnn.models import Spec
 from service.config import ServiceConfig
 from service.pb import digits_pb2
@@ -30,7 +31,9 @@ def first_pixel(images: np.ndarray) -> np.ndarray:
 
 def stub_model(predictor: Callable[[np.ndarray], np.ndarray] = first_pixel) -> ServedModel:
     """A model without a network, which needs no compilation."""
-    return ServedModel("stub", "0" * 12, Spec(), 13002, {"test_accuracy": 0.5}, predictor)
+    metrics = {"test_accuracy": 0.5}
+    file = ModelFile(None, Spec(), {}, {}, metrics, 1.0, None, "0" * 64)
+    return ServedModel("stub", file.digest[:12], file, 13002, metrics, predictor)
 
 
 def images_of(labels: Any) -> np.ndarray:

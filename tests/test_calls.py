@@ -5,6 +5,7 @@ from collections.abc import Generator
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,8 +79,16 @@ def test_no_other_code_is_retried(code: grpc.StatusCode) -> None:
     assert isinstance(failed.value, InvalidRequest) == (code.name == "INVALID_ARGUMENT")
 
 
-def reply(labels: int, scores: int, classes: int = 10) -> digits_pb2.ClassifyResponse:
-    return digits_pb2.ClassifyResponse(labels=[0] * labels, scores=[0] * scores, classes=classes)
+def reply(
+    labels: int, scores: int, classes: int = 10, confidences: int = 0, rejected: int = 0
+) -> digits_pb2.ClassifyResponse:
+    return digits_pb2.ClassifyResponse(
+        labels=[0] * labels,
+        scores=[0] * scores,
+        classes=classes,
+        confidences=[0.5] * confidences,
+        rejected=[True] * rejected,
+    )
 
 
 def test_limits_are_asked_once_and_only_for_several_images() -> None:
@@ -97,7 +106,27 @@ def test_limits_are_asked_once_and_only_for_several_images() -> None:
     assert methods == [["Classify"], ["GetModel", "Classify", "Classify"], ["Classify"]]
 
 
-@pytest.mark.parametrize("wrong", [reply(2, 10), reply(1, 9), reply(0, 0), reply(1, 10, 5)])
+def test_a_server_of_old_does_not_know_how_sure_it_is() -> None:
+    model = digits_pb2.GetModelResponse(max_images_per_request=2, max_message_bytes=2**20)
+    parts = [model, reply(2, 20, 10, 2, 2), reply(1, 10)]  # replaced by an old one on the way
+    _, found = drive(Caller("here:1", 2**20).classify(images_of([1, 2, 3]), 1), parts)
+    assert found.confidences.dtype == np.float32 and found.rejected.dtype == bool
+    np.testing.assert_array_equal(found.confidences, [0.5, 0.5, np.nan])
+    np.testing.assert_array_equal(found.rejected, [True, True, False])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        reply(2, 10),
+        reply(1, 9),
+        reply(0, 0),
+        reply(1, 10, 5),
+        reply(1, 10, 10, 1, 0),
+        reply(1, 10, 10, 0, 1),
+        reply(1, 10, 10, 2, 2),
+    ],
+)
 def test_a_reply_of_the_wrong_size_is_not_believed(wrong: digits_pb2.ClassifyResponse) -> None:
     with pytest.raises(ServiceError, match="for 1 images: is it a jaxnn server"):
         drive(Caller("here:1", 10_000).classify(images_of([1]), 1), [wrong])

@@ -77,10 +77,13 @@ def test_a_long_array_is_split_under_the_limits_and_joined_in_order(
 
     async def scenario(target: str) -> None:
         images = images_of(LABELS).reshape(-1, 28, 28)
-        labels, scores = await use(target, "classify", images, **client)
+        labels, scores, confidences, rejected = await use(target, "classify", images, **client)
         np.testing.assert_array_equal(labels, LABELS)
         assert scores.dtype == np.float32
         np.testing.assert_array_equal(scores, np.eye(10)[LABELS])
+        assert confidences.dtype == np.float32 and rejected.dtype == bool
+        np.testing.assert_allclose(confidences, 1, atol=1e-6)  # of scores 1 and 0
+        np.testing.assert_array_equal(rejected, [False] * len(LABELS))
 
     serve_async(stub_model(predictor), scenario, **server)
     assert seen == parts

@@ -71,11 +71,14 @@ def test_encoded_files_are_counted() -> None:
 
 def test_a_response_carries_scores_as_one_run_of_little_endian_floats() -> None:
     scores = np.random.default_rng(1).random((2, 10), np.float32)
-    answer = Answer(np.argmax(scores, axis=1), scores, "digits", "abc")
+    confidences, rejected = np.array([0.25, 0.75]), np.array([True, False])
+    answer = Answer(scores.argmax(axis=1), scores, confidences, rejected, "digits", "abc")
     wire = codec.answer_to_response(answer, "my id").SerializeToString()
     assert scores.astype("<f4").tobytes() in wire
+    assert confidences.astype("<f4").tobytes() in wire
     back = digits_pb2.ClassifyResponse.FromString(wire)
     assert list(back.labels) == scores.argmax(axis=1).tolist()
+    assert (list(back.confidences), list(back.rejected)) == ([0.25, 0.75], [True, False])
     assert (back.classes, back.model_name, back.model_version, back.id) == (
         10,
         "digits",

@@ -23,7 +23,7 @@ from serving import (
     stub_model,
 )
 
-from jaxnn import checkpoint, mlp, models
+from jaxnn import answers, checkpoint, data, mlp, models, novelty
 from jaxnn.models import Spec
 from service.pb import digits_pb2, digits_pb2_grpc
 from service.repository import load_model
@@ -115,12 +115,80 @@ def test_the_model_is_described(model_file: Path) -> None:
             max_images_per_request=77,
             max_message_bytes=100_000,
             metrics={"test_accuracy": 0.25},
+            members=1,
+            rejects=False,
         )
         assert (answer.model_name, answer.model_version) == (model.name, model.version)
         assert (answer.id, answer.classes, len(answer.scores)) == ("mine", 10, 20)
 
     model = load_model(model_file, "digits", buckets=(4,))
     serve_sync(model, scenario, max_images_per_request=77, max_message_bytes=100_000)
+
+
+def test_an_ensemble_says_how_many_networks_it_is() -> None:
+    model = stub_model()
+    model = model._replace(file=model.file._replace(spec=Spec(members=3)))
+
+    def scenario(target: str) -> None:
+        with grpc.insecure_channel(target) as channel:
+            stub = digits_pb2_grpc.DigitClassifierStub(channel)
+            assert stub.GetModel(digits_pb2.GetModelRequest(), timeout=LIMIT_S).members == 3
+
+    serve_sync(model, scenario)
+
+
+@pytest.fixture(scope="module")
+def digits() -> data.Dataset:
+    return data.load("embedded")
+
+
+@pytest.fixture(scope="module", params=["knows digits", "of old"])
+def shipped_network(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits: data.Dataset
+) -> Path:
+    """A file of the shipped network that says what digits look like, and one that does not."""
+    file = checkpoint.load(checkpoint.SHIPPED)
+    familiar = None
+    if request.param == "knows digits":
+        images, labels = digits.train_images[:300], digits.train_labels[:300]
+        familiar = novelty.fit(images, labels, np.eye(10)[labels])
+    path = tmp_path_factory.mktemp("model") / "shipped.safetensors"
+    temperature = 0.7 * file.temperature  # a wrong one, which the answers must go by
+    checkpoint.save(path, file.params, file.spec, temperature=temperature, familiar=familiar)
+    return path
+
+
+def test_noise_is_rejected_and_digits_are_not(shipped_network: Path, digits: data.Dataset) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (20, 28, 28), np.uint8)
+    scribble = np.full((60, 60), 255, np.uint8)
+    scribble[rng.random((60, 60)) < 0.3] = 0
+    images = np.concatenate([digits.test_images[:40], noise])
+    file = checkpoint.load(shipped_network)
+    offline = answers.answer(file, images)
+
+    def scenario(target: str) -> None:
+        with grpc.insecure_channel(target) as channel:
+            stub = digits_pb2_grpc.DigitClassifierStub(channel)
+            model = stub.GetModel(digits_pb2.GetModelRequest(), timeout=LIMIT_S)
+            answer = stub.Classify(Request(pixels=images.tobytes()), timeout=LIMIT_S)
+            pictures = encoded(*map(png, [*digits.test_images[:40], scribble]))
+            drawn = stub.Classify(pictures, timeout=LIMIT_S)
+        assert model.rejects == (file.familiar is not None)
+        np.testing.assert_array_equal(answer.rejected, offline.rejected)
+        # A batch of another size adds up in another order: scores differ by 1e-7.
+        np.testing.assert_allclose(answer.confidences, offline.confidence, atol=1e-4)
+        np.testing.assert_array_equal(answer.labels, offline.labels)
+        for found in (answer, drawn):
+            assert len(found.confidences) == len(found.rejected) == len(found.labels)
+            # A limit of so few digits rejects 8 % of others, where 5 % are asked for.
+            assert np.mean(found.rejected[:40]) <= 0.2
+            assert all(found.rejected[40:]) == model.rejects == any(found.rejected)
+
+    model = load_model(shipped_network, "digits", buckets=(64,))
+    if model.file.familiar is not None:
+        assert model.file.familiar.components.dtype == np.float32  # no conversion in every call
+    serve_sync(model, scenario)
 
 
 BAD_REQUESTS = {
@@ -130,6 +198,8 @@ BAD_REQUESTS = {
     "the request has no input: set pixels or encoded": Request(id="x"),
     "encoded holds no image": encoded(),
     "encoded image 1 is not a whole PNG": encoded(png(DIGIT), b"no picture"),
+    "encoded image 2: ": encoded(png(DIGIT), png(DIGIT), png(0 * DIGIT)),
+    "encoded image 0 has 8000 x 8000 pixels": encoded(png(np.zeros((8000, 8000), np.uint8))),
     "the request has 7 images, over this server's limit of 5": encoded(*[b"a"] * 7),
 }
 

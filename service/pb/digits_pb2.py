@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17service/pb/digits.proto\x12\x08jaxnn.v1\"\x1f\n\rEncodedImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"d\n\x0f\x43lassifyRequest\x12\x10\n\x06pixels\x18\x01 \x01(\x0cH\x00\x12*\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x17.jaxnn.v1.EncodedImagesH\x00\x12\n\n\x02id\x18\x03 \x01(\tB\x07\n\x05input\"~\n\x10\x43lassifyResponse\x12\x0e\n\x06labels\x18\x01 \x03(\r\x12\x12\n\x06scores\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\n\n\x02id\x18\x06 \x01(\t\"\x11\n\x0fGetModelRequest\"\xec\x02\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0blayer_sizes\x18\x04 \x03(\r\x12\x12\n\nactivation\x18\x05 \x01(\t\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0c\n\x04\x63ost\x18\x07 \x01(\t\x12\x17\n\x0fparameter_count\x18\x08 \x01(\x04\x12\x13\n\x0binput_shape\x18\t \x03(\r\x12\x0f\n\x07\x63lasses\x18\n \x01(\r\x12\x1e\n\x16max_images_per_request\x18\x0b \x01(\r\x12\x19\n\x11max_message_bytes\x18\x0c \x01(\x04\x12\x38\n\x07metrics\x18\r \x03(\x0b\x32\'.jaxnn.v1.GetModelResponse.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xe4\x01\n\x0f\x44igitClassifier\x12\x41\n\x08\x43lassify\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse\x12K\n\x0e\x43lassifyStream\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse(\x01\x30\x01\x12\x41\n\x08GetModel\x12\x19.jaxnn.v1.GetModelRequest\x1a\x1a.jaxnn.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17service/pb/digits.proto\x12\x08jaxnn.v1\"\x1f\n\rEncodedImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"d\n\x0f\x43lassifyRequest\x12\x10\n\x06pixels\x18\x01 \x01(\x0cH\x00\x12*\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x17.jaxnn.v1.EncodedImagesH\x00\x12\n\n\x02id\x18\x03 \x01(\tB\x07\n\x05input\"\xad\x01\n\x10\x43lassifyResponse\x12\x0e\n\x06labels\x18\x01 \x03(\r\x12\x12\n\x06scores\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\n\n\x02id\x18\x06 \x01(\t\x12\x17\n\x0b\x63onfidences\x18\x07 \x03(\x02\x42\x02\x10\x01\x12\x14\n\x08rejected\x18\x08 \x03(\x08\x42\x02\x10\x01\"\x11\n\x0fGetModelRequest\"\x8e\x03\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0blayer_sizes\x18\x04 \x03(\r\x12\x12\n\nactivation\x18\x05 \x01(\t\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0c\n\x04\x63ost\x18\x07 \x01(\t\x12\x17\n\x0fparameter_count\x18\x08 \x01(\x04\x12\x13\n\x0binput_shape\x18\t \x03(\r\x12\x0f\n\x07\x63lasses\x18\n \x01(\r\x12\x1e\n\x16max_images_per_request\x18\x0b \x01(\r\x12\x19\n\x11max_message_bytes\x18\x0c \x01(\x04\x12\x38\n\x07metrics\x18\r \x03(\x0b\x32\'.jaxnn.v1.GetModelResponse.MetricsEntry\x12\x0f\n\x07members\x18\x0e \x01(\r\x12\x0f\n\x07rejects\x18\x0f \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xe4\x01\n\x0f\x44igitClassifier\x12\x41\n\x08\x43lassify\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse\x12K\n\x0e\x43lassifyStream\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse(\x01\x30\x01\x12\x41\n\x08GetModel\x12\x19.jaxnn.v1.GetModelRequest\x1a\x1a.jaxnn.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +33,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CLASSIFYRESPONSE'].fields_by_name['scores']._loaded_options = None
   _globals['_CLASSIFYRESPONSE'].fields_by_name['scores']._serialized_options = b'\020\001'
+  _globals['_CLASSIFYRESPONSE'].fields_by_name['confidences']._loaded_options = None
+  _globals['_CLASSIFYRESPONSE'].fields_by_name['confidences']._serialized_options = b'\020\001'
+  _globals['_CLASSIFYRESPONSE'].fields_by_name['rejected']._loaded_options = None
+  _globals['_CLASSIFYRESPONSE'].fields_by_name['rejected']._serialized_options = b'\020\001'
   _globals['_GETMODELRESPONSE_METRICSENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_ENCODEDIMAGES']._serialized_start=37
   _globals['_ENCODEDIMAGES']._serialized_end=68
   _globals['_CLASSIFYREQUEST']._serialized_start=70
   _globals['_CLASSIFYREQUEST']._serialized_end=170
-  _globals['_CLASSIFYRESPONSE']._serialized_start=172
-  _globals['_CLASSIFYRESPONSE']._serialized_end=298
-  _globals['_GETMODELREQUEST']._serialized_start=300
-  _globals['_GETMODELREQUEST']._serialized_end=317
-  _globals['_GETMODELRESPONSE']._serialized_start=320
-  _globals['_GETMODELRESPONSE']._serialized_end=684
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=638
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=684
-  _globals['_DIGITCLASSIFIER']._serialized_start=687
-  _globals['_DIGITCLASSIFIER']._serialized_end=915
+  _globals['_CLASSIFYRESPONSE']._serialized_start=173
+  _globals['_CLASSIFYRESPONSE']._serialized_end=346
+  _globals['_GETMODELREQUEST']._serialized_start=348
+  _globals['_GETMODELREQUEST']._serialized_end=365
+  _globals['_GETMODELRESPONSE']._serialized_start=368
+  _globals['_GETMODELRESPONSE']._serialized_end=766
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=720
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=766
+  _globals['_DIGITCLASSIFIER']._serialized_start=769
+  _globals['_DIGITCLASSIFIER']._serialized_end=997
 # @@protoc_insertion_point(module_scope)

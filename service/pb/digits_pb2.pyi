@@ -23,27 +23,31 @@ class ClassifyRequest(_message.Message):
     def __init__(self, pixels: _Optional[bytes] = ..., encoded: _Optional[_Union[EncodedImages, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("labels", "scores", "classes", "model_name", "model_version", "id")
+    __slots__ = ("labels", "scores", "classes", "model_name", "model_version", "id", "confidences", "rejected")
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCES_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
     labels: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     classes: int
     model_name: str
     model_version: str
     id: str
-    def __init__(self, labels: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., classes: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., id: _Optional[str] = ...) -> None: ...
+    confidences: _containers.RepeatedScalarFieldContainer[float]
+    rejected: _containers.RepeatedScalarFieldContainer[bool]
+    def __init__(self, labels: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., classes: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., id: _Optional[str] = ..., confidences: _Optional[_Iterable[float]] = ..., rejected: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("name", "version", "family", "layer_sizes", "activation", "output", "cost", "parameter_count", "input_shape", "classes", "max_images_per_request", "max_message_bytes", "metrics")
+    __slots__ = ("name", "version", "family", "layer_sizes", "activation", "output", "cost", "parameter_count", "input_shape", "classes", "max_images_per_request", "max_message_bytes", "metrics", "members", "rejects")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +68,8 @@ class GetModelResponse(_message.Message):
     MAX_IMAGES_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
     MAX_MESSAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    REJECTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     family: str
@@ -77,4 +83,6 @@ class GetModelResponse(_message.Message):
     max_images_per_request: int
     max_message_bytes: int
     metrics: _containers.ScalarMap[str, float]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activation: _Optional[str] = ..., output: _Optional[str] = ..., cost: _Optional[str] = ..., parameter_count: _Optional[int] = ..., input_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., max_images_per_request: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    members: int
+    rejects: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activation: _Optional[str] = ..., output: _Optional[str] = ..., cost: _Optional[str] = ..., parameter_count: _Optional[int] = ..., input_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., max_images_per_request: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., members: _Optional[int] = ..., rejects: bool = ...) -> None: ...

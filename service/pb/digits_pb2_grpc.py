@@ -55,7 +55,7 @@ class DigitClassifierServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Classify(self, request, context):
-        """The labels and scores of N images.
+        """The labels and scores of N images, and how far they can be trusted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
