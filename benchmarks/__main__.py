@@ -3,7 +3,8 @@
     python -m benchmarks [QUESTION ...] [--full] [--print]
 
 Without a name all of the short set. Writes benchmarks/results/QUESTION.json, the tables in
-docs/performance.md and the figure of a question that has one; prints only where that is asked for.
+docs/performance.md or docs/pictures.md, and the figure of a question that has one; prints only
+where that is asked for.
 """
 
 import argparse
@@ -28,6 +29,8 @@ QUESTIONS = {
     "stream": Question("benchmarks.stream"),
     "growth": Question("benchmarks.growth", short=False),
     "gpu": Question("benchmarks.gpu", short=False),
+    "pictures": Question("benchmarks.pictures", short=False),
+    "rejection": Question("benchmarks.rejection", short=False),
 }
 
 

@@ -1,4 +1,4 @@
-"""Where results go: a JSON file a question, and the tables of docs/performance.md."""
+"""Where results go: a JSON file a question, and the tables of pages in docs/."""
 
 import argparse
 import datetime
@@ -14,6 +14,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "performance.md"
+PICTURES = ROOT / "docs" / "pictures.md"
+PAGES = {"pictures": PICTURES, "rejection": PICTURES}  # of questions that have another
 PACKAGES = ("jax", "jaxlib", "numpy", "optax", "torch")
 
 
@@ -72,11 +74,24 @@ def replaced(page: str, question: str, table: str) -> str:
     return f"{before}{start}\n{table.strip()}\n\n{end}{rest.split(end)[1]}"
 
 
+def page_of(question: str) -> Path:
+    """The page that a question's table is written into."""
+    return PAGES.get(question, PAGE)
+
+
 def publish(question: str, result: dict[str, Any], table: str) -> None:
-    """Writes the JSON file, and the table into the page."""
+    """Writes the JSON file, and the table into the page.
+
+    Raises:
+      ValueError: there is no such page, or it has no place for the table.
+    """
+    page = page_of(question)
+    if not page.is_file():
+        raise ValueError(f"{page.name} is not there: write it with the question's two markers")
+    text = replaced(page.read_text(), question, table)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{question}.json").write_text(json.dumps(result, indent=1) + "\n")
-    PAGE.write_text(replaced(PAGE.read_text(), question, table))
+    page.write_text(text)
 
 
 def main(question: str, module: ModuleType) -> None:
