@@ -130,9 +130,8 @@ def rejected(novelty: ArrayLike, familiar: Familiar) -> np.ndarray:
 
 def check(familiar: Familiar, n_in: int) -> None:
     """Raises ShapeError where the arrays cannot be what `fit` makes of images of n_in pixels."""
-    K = familiar.components.size // n_in
+    K, M = familiar.components.size // n_in, familiar.classes.size
     Q = familiar.directions.shape[1:2]
-    M = familiar.classes.size
     shapes = ((n_in,), (K, n_in), (M, K), (M, *Q, K), (M,))
     for name, shape in zip(Familiar._fields, shapes, strict=False):
         found, dtype = getattr(familiar, name), "uint8" if name == "classes" else "float16"
@@ -141,8 +140,10 @@ def check(familiar: Familiar, n_in: int) -> None:
         most = {"centres": math.sqrt(n_in), "classes": 255}.get(name, 1)
         if not np.all(np.abs(found) <= 1.01 * most):  # no NaN either
             raise ShapeError(f"{name} holds numbers beyond {most:.0f}")
-    if not (0 < K <= n_in and 0 < M <= 256 * PIECES and Q <= (K,)):
-        raise ShapeError(f"directions is float16 {(M, *Q, K)}: too many, or none")
+    some = 0 < K <= min(n_in, COMPONENTS) and (min(K, DIRECTIONS),) >= Q and M > 0
+    few = some and np.bincount(familiar.classes).max() <= PIECES
+    if not few or familiar.limit > np.finfo(np.float32).max:
+        raise ShapeError(f"directions is float16 {(M, *Q, K)}: too many, or none, or no limit")
 
 
 def _far(x: np.ndarray, sure: np.ndarray, familiar: Familiar) -> np.ndarray:

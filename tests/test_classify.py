@@ -207,3 +207,13 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_read(
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith(f"jaxnn: {said}")
+
+
+@pytest.mark.parametrize("command", ["classify", "read"])
+def test_a_figure_never_replaces_its_picture(command, tmp_path, capsys):
+    photo = tmp_path / "photo.png"
+    Image.new("L", (60, 60), 255).save(photo)
+    before = photo.read_bytes()
+    assert cli.main([command, str(photo), "--plot", str(photo)]) == 2
+    assert "is the picture itself: name another file" in capsys.readouterr().err
+    assert photo.read_bytes() == before

@@ -233,3 +233,10 @@ def test_a_page_full_of_specks():
 @example(np.zeros((1, 1), np.uint8))
 def test_any_pixels_are_answered_or_refused(page):
     answered(page)
+
+
+def test_specks_of_one_depth():
+    page = np.full((24, 88, 3), 23, np.uint8)  # their depths differ by rounding only
+    page[4, 46, 1] = page[18, 41, 2] = page[18, 46, 0] = 255
+    with pytest.raises(DataError, match="blank"):
+        prepare(page)

@@ -84,6 +84,7 @@ class Classify:
         from jaxnn.data.picture_files import shown
 
         if self.plot:
+            from jaxnn.commands import inputs
             from jaxnn.plots import picture, style
 
             if len(self.images) > 1:
@@ -92,6 +93,7 @@ class Classify:
                     "classify one at a time"
                 )
             style.check_path(self.plot)
+            inputs.check_plot(self.plot, self.images[0])
         pictures, unread = [], []
         for path in self.images:
             try:

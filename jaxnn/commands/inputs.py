@@ -72,6 +72,12 @@ def note_training_pictures(file: "ModelFile", found: "Pictures") -> None:
         )
 
 
+def check_plot(plot: Path, picture: Path) -> None:
+    """Raises ConfigError where the figure would take the place of the picture that it shows."""
+    if plot.exists() and picture.exists() and plot.samefile(picture):
+        raise ConfigError(f"--plot {plot} is the picture itself: name another file")
+
+
 def check_labels(file: "ModelFile", dataset: "Dataset") -> None:
     """Raises ConfigError where the data have a digit that the network does not know."""
     top, classes = int(dataset.test_labels.max()), file.spec.sizes[-1]

@@ -37,7 +37,7 @@ class Page(NamedTuple):
     """One picture, its shapes found, the network not asked yet."""
 
     name: str
-    picture: "Picture"  # mode L or RGB, upright
+    picture: "Picture | None"  # mode L or RGB, upright
     lines: list[list[list[list[Way]]]]  # of numbers, of shapes, each with its ways
 
 
@@ -67,25 +67,27 @@ class Read:
         import numpy as np
 
         from jaxnn import answers
+        from jaxnn.data.picture_files import shown
         from jaxnn.plots import read as drawing
 
         if self.plot:
             drawing.check_path(self.plot)
+            inputs.check_plot(self.plot, self.images[0])
         file = inputs.load_model(self.model)
         images: list[np.ndarray] = []  # of all pictures: the network is asked once
         pages, unread = [], []
         for path in self.images:
             try:
-                pages.append(_page(path, images))
+                pages.append(_page(path, images, keep=self.plot is not None))
             except DataError as error:
                 unread.append(str(error))
         found = answers.answer(file, np.stack(images)) if pages else None
         results = [_result(page, found) for page in pages if found]
         for result in results:
             lines = [" ".join(number["text"] for number in line) for line in result["lines"]]
-            say("\n  ".join([f"{result['image']}:", *lines]), self.json)
+            say("\n  ".join([f"{shown(result['image'])}:", *lines]), self.json)
         write_json(self.json, {"results": results, "unread": unread})
-        if self.plot and pages:
+        if self.plot and pages and pages[0].picture:
             _draw(pages[0].picture, results[0], self.plot)
         for sentence in unread[:-1]:
             print(f"jaxnn: {sentence}", file=sys.stderr)
@@ -93,8 +95,11 @@ class Read:
             raise DataError(unread[-1])
 
 
-def _page(path: Path, images: "list[np.ndarray]") -> Page:
-    """The shapes of a picture file; what the network is to see of them is appended to images."""
+def _page(path: Path, images: "list[np.ndarray]", keep: bool) -> Page:
+    """The shapes of a picture file; what the network is to see of them is appended to images.
+
+    Photos are large: the picture itself is kept only where that is asked for.
+    """
     from jaxnn.data import ink, numbers, picture_files, preprocess, strokes, touching
 
     name = picture_files.shown(path)
@@ -114,9 +119,8 @@ def _page(path: Path, images: "list[np.ndarray]") -> Page:
     def ways(shape: "Shape") -> list[Way]:
         return [[part(each) for each in way] for way in ((shape,), *touching.cuts(shape))]
 
-    return Page(
-        name, picture, [[[ways(shape) for shape in number] for number in line] for line in lines]
-    )
+    found_lines = [[[ways(shape) for shape in number] for number in line] for line in lines]
+    return Page(str(path), picture if keep else None, found_lines)
 
 
 def _original(

@@ -190,7 +190,7 @@ def _seen(levels: np.ndarray, sign: int, window: float) -> "_Way | None":
     length, side = max(np.ptp(rows), np.ptp(columns)) + 1, max(mask.shape)
     wide = strokes.stroke_width(mask.astype(np.float32)) / length
     contact = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
-    thin = max(0.01, 1 - wide / (1.4 * WIDE))
+    thin = max(0.01, 1 - wide / (1.4 * WIDE)) ** 2
     free = max(0.03, 1 - 2 * contact)
     quality = float(full * (length / side) ** 0.5 * thin * free)
     good = bool(wide < WIDE and contact < CONTACT)
@@ -202,7 +202,7 @@ def _otsu(values: np.ndarray) -> float:
 
     Source: Otsu, A threshold selection method from gray-level histograms, 1979, eq. 18.
     """
-    if np.ptp(values) == 0:
+    if np.ptp(values) < 1e-4:  # all alike, up to rounding
         return 0.0
     counts, edges = np.histogram(values, 64)
     below = np.cumsum(counts)[:-1].astype(float)

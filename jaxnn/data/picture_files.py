@@ -120,8 +120,8 @@ def _of_csv(path: Path) -> list[tuple[Path, int]]:
         where = f"{shown(path)}, line {number}"
         if len(row) != 2:
             raise DataError(
-                f"{where} has {len(row)} values, expected 2, file,label: put a name that has a "
-                "comma between quotes"
+                f"{where} has {len(row)} values, expected 2, file,label: part them by one "
+                "comma, and put a name that has a comma between quotes"
             )
         file, label = path.parent / row[0], row[1].strip()
         if at == 0 and not (_is_picture(file) or label.isdecimal()):

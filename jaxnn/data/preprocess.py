@@ -165,7 +165,8 @@ def _finished(picture: "Picture") -> np.ndarray | None:
 def _guarded(what: str) -> Iterator[None]:
     """Keeps a hostile picture's warnings and exceptions inside; one thread at a time.
 
-    One at a time because the list of warning filters belongs to the whole process.
+    One at a time because the list of warning filters belongs to the whole process, and so that
+    several large pictures are never in memory together.
     """
     from PIL import Image
 
