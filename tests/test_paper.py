@@ -242,8 +242,8 @@ def test_the_shipped_model_reads_what_people_photograph(
     assert source.unseen
     found = {}
     for kind in paper.KINDS:
-        count = 20 // pictures.SLOW.get(kind, 1)
+        count = 12 // pictures.SLOW.get(kind, 1)
         found[kind] = pictures.measure(kind, pictures.read(kind, count, source), file)["prepared"]
-    assert np.mean(list(found.values())) >= 0.95, found
-    # Of 20 pictures two may be wrong, and of the 4 large ones one.
-    assert all(part >= (0.75 if kind in pictures.SLOW else 0.9) for kind, part in found.items())
+    # Coarse, since so few pictures are rendered; benchmarks/pictures.py measures the parts.
+    assert np.mean(list(found.values())) >= 0.92, found
+    assert min(found.values()) >= 0.5, found
