@@ -86,14 +86,14 @@ def ink_of(picture: "Picture", side: int = WORKING_SIDE) -> Ink:
         same = draft.shape == levels.shape
         final = best.found if same else _found(levels, best.sign, best.window)
     if final is None:
-        raise DataError("the picture is blank: nothing in it stands out from its paper")
+        raise DataError(strokes.BLANK)
     return Ink(final[0], scale)
 
 
 def _chosen(levels: np.ndarray) -> "_Way | None":
     """The way to see ink in a small picture [H, W, 1]; None where there is none."""
     grey = levels[..., 0]
-    edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    edge = paper.edge(grey)
     if np.ptp(edge) < PLAIN:
         way = _seen(levels, LIGHT if grey.mean() > np.median(edge) else DARK, 0)
         if way and way.good:
@@ -189,7 +189,7 @@ def _seen(levels: np.ndarray, sign: int, window: float) -> "_Way | None":
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     length, side = max(np.ptp(rows), np.ptp(columns)) + 1, max(mask.shape)
     wide = strokes.stroke_width(mask.astype(np.float32)) / length
-    contact = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
+    contact = paper.edge(mask).mean()
     thin = max(0.01, 1 - wide / (1.4 * WIDE)) ** 2
     free = max(0.03, 1 - 2 * contact)
     quality = float(full * (length / side) ** 0.5 * thin * free)

@@ -39,8 +39,7 @@ def polarity(grey: np.ndarray) -> float:
 def without_ink(grey: np.ndarray, sign: int, window: float) -> np.ndarray:
     """The light of the paper under ink of one sign: [H, W], or [1, 1] of the same everywhere."""
     if window == 0:
-        edge = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-        return np.median(edge).reshape(1, 1)
+        return np.median(edge(grey)).reshape(1, 1)
     size = max(3, round(window * max(grey.shape))) | 1
     margin = size // 2 + 1
     filters = (ndimage.maximum_filter, ndimage.minimum_filter)[:: -1 if sign == LIGHT else 1]
@@ -48,6 +47,11 @@ def without_ink(grey: np.ndarray, sign: int, window: float) -> np.ndarray:
     for one in filters:
         framed = one(framed, size, mode="nearest")
     return np.ascontiguousarray(framed[margin:-margin, margin:-margin])
+
+
+def edge(picture: np.ndarray) -> np.ndarray:
+    """The outermost pixels of [H, W], in a row; the corners count twice."""
+    return np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
 
 
 def _framed(grey: np.ndarray, margin: int, sign: int = 0) -> np.ndarray:

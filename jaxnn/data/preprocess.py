@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
-from jaxnn.data import ink, strokes
+from jaxnn.data import ink, paper, strokes
 from jaxnn.data.strokes import BOX, SIDE
 from jaxnn.errors import DataError
 
@@ -139,15 +139,15 @@ def _on_paper(layers: "Picture") -> "Picture":
     visible = shown.point(lambda level: 255 * (level > 0))
     stat = ImageStat.Stat(layers.convert("L"), visible)
     light = bool(stat.count[0]) and stat.mean[0] > 127
-    paper = Image.new("RGB", layers.size, (0, 0, 0) if light else (255, 255, 255))
-    paper.paste(layers.convert("RGB"), mask=shown)
-    return paper
+    page = Image.new("RGB", layers.size, (0, 0, 0) if light else (255, 255, 255))
+    page.paste(layers.convert("RGB"), mask=shown)
+    return page
 
 
 def _finished(picture: "Picture") -> np.ndarray | None:
     """A picture of 28 x 28 as it is, bright on black, where nothing has to be done to it."""
     grey = np.asarray(picture.convert("L"))
-    border = np.median(np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]]))
+    border = np.median(paper.edge(grey))
     if border > 255 - FINISHED:
         grey = 255 - grey
     elif border >= FINISHED:

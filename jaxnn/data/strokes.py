@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from jaxnn.errors import DataError
 
+BLANK = "the picture is blank: nothing in it stands out from its paper"
 SIDE = 28  # of the result, in pixels
 BOX = 20  # the digit's longer side within it
 THINNEST, THICKEST = 2.4, 2.9  # strokes, in pixels of the result; others are brought there
@@ -36,7 +37,7 @@ def pieces(ink: np.ndarray) -> np.ndarray:
     mask = ink > 0.5
     labels, count = ndimage.label(mask, EVERYWHERE)
     if count == 0:
-        raise DataError("the picture is blank: nothing in it stands out from its paper")
+        raise DataError(BLANK)
     if count == 1:
         return mask
     mass = np.bincount(labels.ravel(), ink.ravel())[1:]
@@ -74,7 +75,7 @@ def normalised(ink: np.ndarray) -> np.ndarray:
     """
     mask = ink > 0.5
     if not mask.any():
-        raise DataError("the picture is blank: nothing in it stands out from its paper")
+        raise DataError(BLANK)
     crop = _cropped(np.pad(ink, 2), np.pad(mask, 2), 2)
     scale = FINE * BOX / (max(crop.shape) - 4)
     if stroke_width(crop) * scale < HAIRLINE:  # it would be lost between the pixels
