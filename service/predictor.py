@@ -10,75 +10,141 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
+from jaxnn import bytes_product, compiled
+from jaxnn.checkpoint import ModelFile
 from jaxnn.errors import ConfigError, ShapeError
-from jaxnn.models import Model
 
-BUCKETS = (1, 8, 64, 512, 1024)
+BUCKETS = (1, 8, 32, 128, 1024)
+CONSTANT_TO = 1  # rows: a third of such a call goes to handing over the parameters, if they are not
+# part of the program; but then each model has to be compiled, where others find theirs in the cache
+INTEGERS_FROM = 32  # rows: below, products of integers gain nothing
 
 
 class Predictor:
-    """Scores of batches of any size, through one executable a bucket.
+    """The answers to batches of any size, through one executable a bucket.
 
-    Rows differ by about 1e-7 between buckets, since XLA may sum in another order.
+    May be called from several threads at once: nothing changes after the start.
+
+    Rows differ a little between buckets, since XLA may sum in another order, and large buckets may
+    multiply integers: scores by 2e-5, confidence by 1e-4; labels do not, but where two scores are
+    as close as that.
     """
 
-    def __init__(self, model: Model, params: Any, buckets: tuple[int, ...] = BUCKETS) -> None:
-        """Compile and warm one executable a bucket; takes about a second.
+    inputs: int
+    classes: int
+    compile_count: int
+
+    def __init__(self, file: ModelFile, buckets: tuple[int, ...] = BUCKETS) -> None:
+        """Compile and warm one executable a bucket, or two: with rejection and without.
+
+        Takes some seconds; a tenth of it from JAX's cache, which a model of the same shape fills.
 
         Args:
-          model: the network's pure functions; `forward` takes one example.
-          params: its tree of arrays.
-          buckets: batch sizes to compile for, growing.
+          file: the model.
+          buckets: batch sizes to compile for, growing; above `compiled.CHUNK`, multiples of it are
+            quickest.
 
         Raises:
           ConfigError: the buckets do not grow from 1 or more.
         """
         if not buckets or buckets[0] < 1 or any(b <= a for a, b in pairwise(buckets)):
             raise ConfigError(f"buckets are {buckets}: give growing sizes, each at least 1")
-        self.inputs = model.spec.sizes[0]
-        self.classes = model.spec.sizes[-1]
+        self.inputs, self.classes = file.spec.sizes[0], file.spec.sizes[-1]
         self.compile_count = 0
-        self._params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+        self._buckets = buckets
+        kinds = (False,) if file.familiar is None else (False, True)
+        self._executables = {
+            rejection: {bucket: self._compiled(file, rejection, bucket) for bucket in buckets}
+            for rejection in kinds
+        }
+        # A file that does not say what is familiar rejects nothing.
+        self._executables.setdefault(True, self._executables[False])
+        for rejection in kinds:  # the first run of a program allocates its buffers
+            for bucket in buckets:
+                self(np.zeros((bucket, self.inputs), np.uint8), rejection)
 
-        def forward(params: Any, images: Array) -> Array:  # uint8 [B, inputs] -> [B, classes]
-            x = images.astype(jnp.float32) / 255
-            return jax.vmap(model.forward, in_axes=(None, 0))(params, x)
-
-        self._executables = {bucket: self._compiled(forward, bucket) for bucket in buckets}
-        for bucket in buckets:  # the first run of a program allocates its buffers
-            self(np.zeros((bucket, self.inputs), np.uint8))
-
-    def _compiled(self, forward: Any, bucket: int) -> Any:
+    def _compiled(self, file: ModelFile, rejection: bool, bucket: int) -> Any:
+        """A function: images uint8 [bucket, inputs] -> [bucket, classes + 3]."""
+        integers = bucket >= INTEGERS_FROM and bytes_product.quick_integers()
+        params, answers = compiled.program(file, rejection=rejection, integers=integers)
+        params = jax.tree.map(jnp.asarray, params)
         images = jax.ShapeDtypeStruct((bucket, self.inputs), jnp.uint8)
-        executable = jax.jit(forward).lower(self._params, images).compile()
         self.compile_count += 1
-        return executable
+        if bucket <= CONSTANT_TO:
+            alone = jax.jit(lambda images: answers(params, images)).lower(images).compile()
+            return lambda images: np.asarray(alone(images))
+        executable = jax.jit(answers).lower(params, images).compile()
+        return lambda images: np.asarray(executable(params, images))
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Scores float32 [N, classes] of images uint8 [N, inputs], for any N of 1 or more.
+    def __call__(self, images: np.ndarray, rejection: bool = True) -> np.ndarray:
+        """The answers to images uint8 [N, inputs], for any N of 1 or more.
 
-        The images go through in chunks of the largest bucket; only the last chunk is padded, to
-        the smallest bucket that holds it.
+        The images go through in chunks of the largest bucket that they fill; what is left is
+        padded where that fills half a bucket or more.
+
+        Args:
+          images: rows of bytes; nothing is copied where they fill buckets.
+          rejection: False saves the time that it takes, and rejects nothing.
+
+        Returns:
+          float32 [N, classes + 3] to be read, not written: of every image the scores, the label,
+          the confidence, and 1 where it is rejected; see `scores` and so on. It stays as it is
+          when the predictor is called again.
 
         Raises:
           ShapeError: the images do not fit the network.
         """
-        if images.ndim != 2 or images.shape[1] != self.inputs or images.dtype != np.uint8:
+        executables = self._executables[rejection]
+        exact = executables.get(len(images))
+        if exact and images.shape[1:] == (self.inputs,) and images.dtype == np.uint8:
+            return exact(images)
+        fit = images.ndim == 2 and images.shape[1] == self.inputs and len(images) > 0
+        if not fit or images.dtype != np.uint8:
             raise ShapeError(
-                f"images are {images.dtype} {images.shape}, expected uint8 (N, {self.inputs})"
+                f"images are {images.dtype} {images.shape}, expected uint8 (N, {self.inputs}), "
+                "N at least 1"
             )
-        largest = max(self._executables)
-        scores = np.empty((len(images), self.classes), np.float32)
-        for start in range(0, len(images), largest):
-            chunk = images[start : start + largest]
+        found = []
+        start, total = 0, len(images)
+        while start < total:
+            bucket = self._bucket(total - start)
+            chunk = images[start : start + bucket]
             rows = len(chunk)
-            bucket = min(bucket for bucket in self._executables if bucket >= rows)
-            if rows < bucket:
-                padded = np.zeros((bucket, self.inputs), np.uint8)
+            if rows < bucket:  # what the other rows hold is never looked at
+                padded = np.empty((bucket, self.inputs), np.uint8)
                 padded[:rows] = chunk
                 chunk = padded
-            found = np.asarray(self._executables[bucket](self._params, chunk))  # [bucket, classes]
-            scores[start : start + rows] = found[:rows]  # cut in NumPy: JAX would compile a slice
-        return scores
+            # Cut in NumPy: JAX would compile a slice.
+            found.append(executables[bucket](chunk)[:rows])
+            start += rows
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _bucket(self, rows: int) -> int:
+        """The smallest that holds the rows, unless half of it were empty and a smaller one full."""
+        fits = self._buckets[0]
+        for bucket in self._buckets:
+            if bucket >= rows:
+                return bucket if 2 * rows >= bucket or rows < self._buckets[0] else fits
+            fits = bucket
+        return fits
+
+
+def scores(found: np.ndarray) -> np.ndarray:
+    """float32 [N, C] of what a predictor gave: activations of the last layer, 0 to 1."""
+    return found[:, :-3]
+
+
+def labels(found: np.ndarray) -> np.ndarray:
+    """int64 [N]: the class of the largest score, the lowest among equals."""
+    return found[:, -3].astype(np.int64)
+
+
+def confidence(found: np.ndarray) -> np.ndarray:
+    """float32 [N]: the chance that the label is right, if it is a digit."""
+    return found[:, -2]
+
+
+def rejected(found: np.ndarray) -> np.ndarray:
+    """Bool [N]: too unlike the digits of training for the answer to be trusted."""
+    return found[:, -1] > 0

@@ -1,4 +1,4 @@
-"""Scores through buckets equal the plain forward pass, and nothing compiles after the start."""
+"""Answers through buckets equal the offline ones, and nothing compiles after the start."""
 
 from collections.abc import Iterator
 
@@ -6,23 +6,23 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnn import mlp, models
+from jaxnn import answers, bytes_product, checkpoint, data
 from jaxnn.errors import ConfigError, ShapeError
-from jaxnn.models import Spec
+from service import predictor as predictors
 from service.predictor import Predictor
 
-BUCKETS = (1, 4, 16)
+BUCKETS = (1, 8)
 COMPILATION = "/jax/core/compile/backend_compile_duration"
+SHIPPED = checkpoint.load(checkpoint.SHIPPED)
 
 
 @pytest.fixture(scope="module")
-def params() -> mlp.Params:
-    return mlp.init(jax.random.key(3), (784, 8, 10))
-
-
-@pytest.fixture(scope="module")
-def predictor(params: mlp.Params) -> Predictor:
-    return Predictor(models.build(Spec(sizes=(784, 8, 10))), params, BUCKETS)
+def predictor() -> Iterator[Predictor]:
+    """Its largest bucket multiplies integers, whether they are quick here or not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predictors, "INTEGERS_FROM", 8)
+        patch.setattr(bytes_product, "quick_integers", lambda: True)
+        yield Predictor(SHIPPED, BUCKETS)
 
 
 @pytest.fixture
@@ -39,61 +39,94 @@ def compilations() -> Iterator[list[str]]:
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def random_images(count: int) -> np.ndarray:
-    return np.random.default_rng(count).integers(0, 256, (count, 784), np.uint8)
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    """Digits, and among them what is none: uint8 [35, 784]."""
+    found = data.load("embedded").test_images[:35].reshape(-1, 784).copy()
+    found[::5] = np.random.default_rng(1).integers(0, 256, (7, 784), np.uint8)
+    found[3], found[7] = 0, 255
+    return found
 
 
-def by_numpy(params: mlp.Params, images: np.ndarray) -> np.ndarray:
-    a = images / 255
-    for layer in params:
-        z = a @ np.asarray(layer.weights, np.float64).T + np.asarray(layer.biases, np.float64)
-        a = 1 / (1 + np.exp(-z))
-    return a
+@pytest.fixture(scope="module")
+def truth(images: np.ndarray) -> answers.Answers:
+    return answers.answer(SHIPPED, images)
 
 
-@pytest.mark.parametrize("count", [1, 2, 4, 5, 15, 16, 17, 32, 35])
-def test_scores_equal_the_network_in_float64(
-    predictor: Predictor, params: mlp.Params, count: int
+@pytest.mark.parametrize("rejection", [True, False])
+def test_answers_equal_the_offline_ones(
+    predictor: Predictor, images: np.ndarray, truth: answers.Answers, rejection: bool
 ) -> None:
-    images = random_images(count)
-    scores = predictor(images)
-    assert scores.dtype == np.float32 and scores.shape == (count, 10)
-    # Sums of 784 products in float32 differ from float64 by a few 1e-7 after the sigmoid.
-    np.testing.assert_allclose(scores, by_numpy(params, images), rtol=0, atol=2e-6)
+    limit = SHIPPED.familiar.limit if SHIPPED.familiar else np.nan
+    sure = np.abs(truth.novelty - limit) > 1e-3 * limit  # rounding decides about none of these
+    assert sure.all() and truth.rejected.any() and not truth.rejected.all()
+    kept = []
+    for count in (1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 18, 20, 24, 32, 33, 35):
+        found = predictor(images[:count], rejection)
+        assert found.dtype == np.float32 and found.shape == (count, 13)
+        kept.append(found)
+    for found in kept:  # after other calls: the arrays are nobody else's
+        count = len(found)
+        # Sums of 784 products in float32, of up to 200, and the slope of a sigmoid.
+        np.testing.assert_allclose(
+            predictors.scores(found), truth.scores[:count], rtol=0, atol=2e-5
+        )
+        np.testing.assert_array_equal(predictors.labels(found), truth.labels[:count])
+        np.testing.assert_allclose(
+            predictors.confidence(found), truth.confidence[:count], rtol=0, atol=1e-4
+        )
+        expected = truth.rejected[:count] & rejection
+        np.testing.assert_array_equal(predictors.rejected(found), expected)
 
 
-def test_nothing_compiles_after_the_start(predictor: Predictor, compilations: list[str]) -> None:
-    for count in (*range(1, 40), 100):
-        predictor(random_images(count))
+def test_nothing_compiles_after_the_start(
+    predictor: Predictor, images: np.ndarray, compilations: list[str]
+) -> None:
+    for count in range(1, 36):
+        for rejection in (True, False):
+            predictor(images[:count], rejection)
+    predictor(np.asfortranarray(images))  # laid out otherwise
+    predictor(images[::2])
     assert compilations == []
-    assert predictor.compile_count == len(BUCKETS)
+    assert predictor.compile_count == 2 * len(BUCKETS)
     jax.jit(lambda x: x * 2.5 + 1)(np.float32(3))  # proof that the listener hears
     assert len(compilations) == 1
 
 
-def test_only_the_last_chunk_is_padded(
-    predictor: Predictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chunks(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the last is padded, and never by more than it holds."""
     run: list[int] = []
 
-    def spied(bucket: int, images: np.ndarray) -> np.ndarray:
-        run.append(bucket)
-        assert images.shape == (bucket, 784)
-        return np.zeros((bucket, 10), np.float32)
+    def spied(images: np.ndarray) -> np.ndarray:
+        run.append(len(images))
+        return np.zeros((len(images), 13), np.float32)
 
-    for bucket in BUCKETS:
-        monkeypatch.setitem(
-            predictor._executables, bucket, lambda _, images, bucket=bucket: spied(bucket, images)
-        )
-    for count, chunks in ((1, [1]), (3, [4]), (16, [16]), (33, [16, 16, 1]), (37, [16, 16, 16])):
+    monkeypatch.setattr(predictor, "_buckets", (1, 4, 16))
+    monkeypatch.setattr(predictor, "_executables", {True: dict.fromkeys((1, 4, 16), spied)})
+    for count, chunks in (
+        (1, [1]), (2, [4]), (3, [4]), (5, [4, 1]), (7, [4, 4]), (8, [16]), (16, [16]),
+        (33, [16, 16, 1]), (38, [16, 16, 4, 4]), (41, [16, 16, 16]),
+    ):  # fmt: skip
         run.clear()
-        predictor(random_images(count))
+        assert len(predictor(np.zeros((count, 784), np.uint8))) == count
         assert run == chunks
+
+
+def test_a_file_that_does_not_say_what_is_familiar(images: np.ndarray) -> None:
+    plain = Predictor(SHIPPED._replace(familiar=None), (3,))
+    assert plain.compile_count == 1
+    found = plain(images[:2])  # fewer than the only bucket
+    assert found.shape == (2, 13) and not predictors.rejected(found).any()
 
 
 @pytest.mark.parametrize(
     "images",
-    [np.zeros((2, 783), np.uint8), np.zeros(784, np.uint8), np.zeros((1, 784), np.float32)],
+    [
+        np.zeros((2, 783), np.uint8),
+        np.zeros((0, 784), np.uint8),
+        np.zeros(784, np.uint8),
+        np.zeros((1, 784), np.float32),
+    ],
 )
 def test_images_that_do_not_fit_are_refused(predictor: Predictor, images: np.ndarray) -> None:
     with pytest.raises(ShapeError, match=r"expected uint8 \(N, 784\)"):
@@ -101,6 +134,6 @@ def test_images_that_do_not_fit_are_refused(predictor: Predictor, images: np.nda
 
 
 @pytest.mark.parametrize("buckets", [(), (0, 1), (4, 4), (8, 1)])
-def test_buckets_grow(buckets: tuple[int, ...], params: mlp.Params) -> None:
+def test_buckets_grow(buckets: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="buckets are"):
-        Predictor(models.build(Spec(sizes=(784, 8, 10))), params, buckets)
+        Predictor(SHIPPED, buckets)
