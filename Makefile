@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test check bench figures serve protos clean
+.PHONY: demo test check triton soak bench figures serve protos clean
 
 demo: $(VENV)/core
 	$(BIN)/jaxnn demo
@@ -20,7 +20,16 @@ check: $(VENV)/dev $(VENV)-protos/done
 	$(BIN)/ruff check .
 	$(BIN)/python -m mypy
 	$(VENV)-protos/bin/python scripts/generate_protos.py --check
+	$(MAKE) triton
 	$(MAKE) test
+
+# Apart from the rest, since tritonclient asks for an older protobuf.
+triton: $(VENV)-triton/done
+	$(VENV)-triton/bin/python -m pytest tests/test_tritonclient.py
+
+# The reliability tests at full length: hours.
+soak: $(VENV)/dev
+	JAXNN_SOAK=1 $(BIN)/python -m pytest tests/test_reliability_*.py tests/test_batching.py
 
 # Runs every command of the page; they draw its pictures.
 figures: $(VENV)/dev
@@ -48,8 +57,13 @@ $(VENV)-protos/done: protos/requirements.txt
 	$(VENV)-protos/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	touch $@
 
+$(VENV)-triton/done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-triton
+	$(VENV)-triton/bin/python -m pip --disable-pip-version-check install --quiet --editable . 'pytest>=8.4' 'tritonclient[grpc]==2.73.0'
+	touch $@
+
 protos: $(VENV)-protos/done
 	$(VENV)-protos/bin/python scripts/generate_protos.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-protos
+	rm -rf $(VENV) $(VENV)-protos $(VENV)-triton

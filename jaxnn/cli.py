@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from jaxnn.commands.bench_serve import BenchServe
 from jaxnn.commands.classify import Classify
 from jaxnn.commands.data import Data
 from jaxnn.commands.demo import Demo
@@ -21,7 +22,7 @@ from jaxnn.commands.gradcheck import Gradcheck
 from jaxnn.commands.info import Info
 from jaxnn.commands.plot import Plot
 from jaxnn.commands.read import Read
-from jaxnn.commands.serve import Serve
+from jaxnn.commands.serve import Serve, configured
 from jaxnn.commands.sweep import Sweep
 from jaxnn.commands.train import Train
 from jaxnn.errors import JaxnnError
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "classify": Classify,
     "read": Read,
     "serve": Serve,
+    "bench-serve": BenchServe,
     "data": Data,
     "info": Info,
     "explain": Explain,
@@ -47,12 +49,16 @@ def parse(argv: Sequence[str]) -> Any:
     """The command that a command line names, as an instance of its dataclass."""
     if argv[:1] == ["explain"]:
         argv = ["explain", *full_spelling(argv[1:])]
+    config = (tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff)
+    if argv[:1] == ["serve"]:
+        default = configured(argv, os.environ)
+        return tyro.cli(Serve, prog="jaxnn serve", args=argv[1:], default=default, config=config)
     return tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="jaxnn",
         description="The small neural network that everyone meets first: train, look, serve.",
         args=list(argv),
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagCreatePairsOff),
+        config=config,
     )
 
 

@@ -18,9 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = "1.73.1"
-PROTOS = ("digits",)
+PROTOS = ("digits", "open_inference_grpc")
 PACKAGE = Path("service/pb")
 INIT = '"""Generated from protos/ by scripts/generate_protos.py: do not edit."""\n'
+# The compiler writes for protobuf's default pool only; service/pool.py says why we want another.
+DEFAULT_POOL = (
+    "from google.protobuf import descriptor_pool as _descriptor_pool\n",
+    "_descriptor_pool.Default()",
+)
+OWN_POOL = ("from service.pool import POOL as _POOL\n", "_POOL")
 
 
 def generate(root: Path) -> None:
@@ -32,6 +38,25 @@ def generate(root: Path) -> None:
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{PACKAGE}=protos", *outputs, *names]
     subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603 - a fixed command of our own
     (root / PACKAGE / "__init__.py").write_text(INIT)
+    for name in PROTOS:
+        path = root / PACKAGE / f"{name}_pb2.py"
+        path.write_text(with_own_pool(path.read_text()))
+
+
+def with_own_pool(code: str) -> str:
+    """Generated code that puts its messages into the pool of service/pool.py.
+
+    Raises:
+      ValueError: the code is not what this compiler used to write.
+    """
+    for default, own in zip(DEFAULT_POOL, OWN_POOL, strict=True):
+        if code.count(default) != 1:
+            raise ValueError(
+                f"generated code has {default!r} {code.count(default)} times, expected once: "
+                "the compiler has changed, and this script must follow it"
+            )
+        code = code.replace(default, own)
+    return code
 
 
 def drift() -> list[str]:

@@ -4,28 +4,40 @@
         found = client.classify(images)
         print(found.labels, found.confidences, found.rejected)
 
-What is sent, what is sent again and what replies mean is written once, in `service.calls`; the
-classes here only perform its steps.
+What is sent, what is sent again and what replies mean is written once, in `service.calling.calls`;
+the classes here only perform its steps.
+
+A call is made again, with growing pauses, where no server could be reached, and where a server
+that has too much to do said when to come back; both are safe, since a question changes nothing.
+All of a method's calls share its timeout. A stream is many such questions in order, not one gRPC
+stream: each is made again by itself, may go to another server, and outlives a server's restart.
 """
 
-import asyncio
-import time
-from collections.abc import Sequence
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from functools import cached_property
+from types import ModuleType
+from typing import Any, ClassVar, Self, Unpack
 
 import grpc
 import grpc.aio
 import numpy as np
 
-from service.calls import Call, Caller, Classification, Sleep, Steps
+from service.calling.calls import MESSAGES, Asking, Caller, Progress
+from service.calling.channels import metadata_of, methods_of, open_channels
+from service.calling.connection import PLAIN, Connection, parse_target
+from service.calling.parts import Classification
+from service.calling.performers import Loop, Threads
+from service.calling.steps import Call
 from service.config import MAX_MESSAGE_BYTES
-from service.pb import digits_pb2, digits_pb2_grpc
+from service.pb import digits_pb2
 
-T = TypeVar("T")
+SERVICE = "jaxnn.v1.DigitClassifier"
 
 
 class _Client:
     """Settings and error-free construction, the same for both clients."""
+
+    _transport: ClassVar[ModuleType]
 
     def __init__(
         self,
@@ -33,94 +45,139 @@ class _Client:
         *,
         timeout: float = 30.0,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        connection: Connection = PLAIN,
+        connections: int = 1,
+        in_flight: int = 4,
     ) -> None:
         """Connects on the first call.
 
         Args:
-          target: the server's HOST:PORT.
+          target: the server's HOST:PORT. Several servers as IP:PORT,IP:PORT, or dns:///NAME:PORT
+            for all behind a name, are asked in turn, those left out that say they are not well.
           timeout: seconds that one method may take in all, retries included; math.inf is no limit.
           max_message_bytes: the largest request to send; longer arrays go in several.
+          connection: TLS and token.
+          connections: to each server; one is enough for a few thousand requests a second.
+          in_flight: parts of a long array, or arrays of a stream, that are under way together.
 
         Raises:
-          ConfigError: the target is no HOST:PORT, or a message cannot hold one image.
+          ConfigError: the target names no server, a message cannot hold one image, a number is
+            below 1, a file of TLS cannot be read, or a token would travel unencrypted.
         """
-        self._caller = Caller(target, max_message_bytes)
+        self._caller = Caller(target, max_message_bytes, in_flight)
         self._timeout = timeout
-        self._channel = self._open(
-            target,
-            options=[
-                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-                # gRPC itself waits a second before it connects again, and fails every call until
-                # then: our retries come sooner.
-                ("grpc.initial_reconnect_backoff_ms", 100),
-                ("grpc.max_reconnect_backoff_ms", 2000),
-                # Through a proxy of the environment, this machine would mean the proxy's machine.
-                ("grpc.enable_http_proxy", 0 if _is_this_machine(target) else 1),
-            ],
-        )
-        self._stub = digits_pb2_grpc.DigitClassifierStub(self._channel)
-
-    _open: Any  # opens a channel
+        found = parse_target(target)
+        self._channels = open_channels(self._transport, found, connection, connections)
+        self._metadata = metadata_of(connection)
+        self._methods = methods_of(self._channels, SERVICE, MESSAGES)
 
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
 
+    def _call(self, step: Call) -> Any:
+        """Sends a request, by each connection in turn."""
+        method = next(self._methods[step.method])
+        return method(step.request, timeout=step.timeout, metadata=self._metadata)
+
 
 class DigitClient(_Client):
-    """A client whose methods block."""
+    """A client whose methods block; threads may share it."""
 
-    _open = staticmethod(grpc.insecure_channel)
+    _transport = grpc
 
-    def classify(self, images: np.ndarray, *, timeout: float | None = None) -> Classification:
+    @cached_property
+    def _threads(self) -> Threads:
+        return Threads(self._call)
+
+    def classify(
+        self,
+        images: np.ndarray,
+        *,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        **asking: Unpack[Asking],
+    ) -> Classification:
         """Labels, scores and how far to trust them, of images uint8 [N, 28, 28] or [N, 784].
 
         Args:
-          images: 0 is background, 255 is ink; any N from 1.
+          images: 0 is background, 255 is ink; any N from 1. A memory-mapped array is read part by
+            part.
           timeout: seconds for all of it; the client's own where None.
+          progress: called with the images done and the images in all after each part, in order.
+          asking: model, version, skip_rejection, priority: see `service.calling.calls.Asking`.
 
         Raises:
           InvalidRequest: the images are not such an array, or the server refused them.
-          ServiceError: the server cannot be reached, took too long, or failed.
+          NoSuchModel: the server has no such model or version.
+          Unauthenticated, Forbidden: the token is missing, wrong, or not good for this.
+          ServiceError: the server cannot be reached, took too long, has too much to do, or failed.
         """
-        return self._run(self._caller.classify(images, self._seconds(timeout)))
+        return self._threads.run(
+            self._caller.classify(images, asking, self._seconds(timeout), progress)
+        )
 
     def classify_encoded(
-        self, files: Sequence[bytes], *, timeout: float | None = None
+        self,
+        files: Sequence[bytes],
+        *,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        **asking: Unpack[Asking],
     ) -> Classification:
         """As `classify`, for the bytes of picture files that the server decodes and prepares."""
-        return self._run(self._caller.classify_encoded(files, self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        return self._threads.run(self._caller.classify_encoded(files, asking, seconds, progress))
 
-    def model(self, *, timeout: float | None = None) -> digits_pb2.GetModelResponse:
+    def classify_stream(
+        self,
+        source: Iterable[np.ndarray],
+        *,
+        timeout: float | None = None,
+        in_flight: int = 0,
+        **asking: Unpack[Asking],
+    ) -> Iterator[Classification]:
+        """A Classification for each array of a source that may be endless, in its order.
+
+        The source is read in the caller's thread, and never more than `in_flight` arrays ahead of
+        what was handed out. A slow source, such as a camera, is read before the last answer is
+        handed out unless `in_flight` is 1.
+
+        Args:
+          source: arrays as `classify` takes them.
+          timeout: seconds for each of them.
+          in_flight: arrays under way together; the client's own where 0.
+          asking: as for `classify`.
+
+        Raises:
+          As `classify`, the sentence begins with "message I: ", I from 0; and what the source
+          raises. The answers to all messages before come first.
+        """
+        steps = self._caller.classify_stream(asking, self._seconds(timeout), in_flight)
+        return self._threads.stream(steps, iter(source))
+
+    def model(
+        self, name: str = "", version: str = "", *, timeout: float | None = None
+    ) -> digits_pb2.GetModelResponse:
         """The model that answers; fields and errors as in protos/digits.proto and `classify`."""
-        return self._run(self._caller.model(self._seconds(timeout)))
+        return self._threads.run(self._caller.model(name, version, self._seconds(timeout)))
+
+    def models(self, *, timeout: float | None = None) -> list[digits_pb2.ModelEntry]:
+        """Every version of every model that the server knows of."""
+        return self._threads.run(self._caller.models(self._seconds(timeout)))
 
     def close(self) -> None:
-        """Close the connection."""
-        self._channel.close()
+        """Close the connections; calls under way fail."""
+        for channel in self._channels:
+            channel.close()
+        self._threads.close()
 
     def __enter__(self) -> Self:
         """Use as a context manager, which closes the client at the end."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection."""
+        """As `close`."""
         self.close()
-
-    def _run(self, steps: Steps[T]) -> T:
-        result = None
-        try:
-            while True:
-                result = self._perform(steps.send(result))
-        except StopIteration as end:
-            return end.value
-
-    def _perform(self, step: Call | Sleep) -> Any:
-        if isinstance(step, Sleep):
-            return time.sleep(step.seconds)
-        try:
-            return getattr(self._stub, step.method)(step.request, timeout=step.timeout)
-        except grpc.RpcError as error:
-            return error
 
 
 class AsyncDigitClient(_Client):
@@ -129,51 +186,68 @@ class AsyncDigitClient(_Client):
     Make it where its event loop runs.
     """
 
-    _open = staticmethod(grpc.aio.insecure_channel)
+    _transport = grpc.aio
 
-    async def classify(self, images: np.ndarray, *, timeout: float | None = None) -> Classification:
+    @cached_property
+    def _loop(self) -> Loop:
+        return Loop(self._call)
+
+    async def classify(
+        self,
+        images: np.ndarray,
+        *,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        **asking: Unpack[Asking],
+    ) -> Classification:
         """As `DigitClient.classify`."""
-        return await self._run(self._caller.classify(images, self._seconds(timeout)))
+        steps = self._caller.classify(images, asking, self._seconds(timeout), progress)
+        return await self._loop.run(steps)
 
     async def classify_encoded(
-        self, files: Sequence[bytes], *, timeout: float | None = None
+        self,
+        files: Sequence[bytes],
+        *,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        **asking: Unpack[Asking],
     ) -> Classification:
         """As `DigitClient.classify_encoded`."""
-        return await self._run(self._caller.classify_encoded(files, self._seconds(timeout)))
+        seconds = self._seconds(timeout)
+        return await self._loop.run(self._caller.classify_encoded(files, asking, seconds, progress))
 
-    async def model(self, *, timeout: float | None = None) -> digits_pb2.GetModelResponse:
+    async def classify_stream(
+        self,
+        source: AsyncIterable[np.ndarray],
+        *,
+        timeout: float | None = None,
+        in_flight: int = 0,
+        **asking: Unpack[Asking],
+    ) -> AsyncIterator[Classification]:
+        """As `DigitClient.classify_stream`; no answer waits for a slow source."""
+        steps = self._caller.classify_stream(asking, self._seconds(timeout), in_flight)
+        async for found in self._loop.stream(steps, aiter(source)):
+            yield found
+
+    async def model(
+        self, name: str = "", version: str = "", *, timeout: float | None = None
+    ) -> digits_pb2.GetModelResponse:
         """As `DigitClient.model`."""
-        return await self._run(self._caller.model(self._seconds(timeout)))
+        return await self._loop.run(self._caller.model(name, version, self._seconds(timeout)))
+
+    async def models(self, *, timeout: float | None = None) -> list[digits_pb2.ModelEntry]:
+        """As `DigitClient.models`."""
+        return await self._loop.run(self._caller.models(self._seconds(timeout)))
 
     async def close(self) -> None:
-        """Close the connection."""
-        await self._channel.close()
+        """Close the connections; calls under way fail."""
+        for channel in self._channels:
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         """Use as a context manager, which closes the client at the end."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the connection."""
+        """Close the connections."""
         await self.close()
-
-    async def _run(self, steps: Steps[T]) -> T:
-        result = None
-        try:
-            while True:
-                result = await self._perform(steps.send(result))
-        except StopIteration as end:
-            return end.value
-
-    async def _perform(self, step: Call | Sleep) -> Any:
-        if isinstance(step, Sleep):
-            return await asyncio.sleep(step.seconds)
-        try:
-            return await getattr(self._stub, step.method)(step.request, timeout=step.timeout)
-        except grpc.RpcError as error:
-            return error
-
-
-def _is_this_machine(target: str) -> bool:
-    host = target.rpartition(":")[0]
-    return host in ("localhost", "[::1]") or host.startswith("127.")

@@ -1,28 +1,18 @@
 """Messages to NumPy arrays and back; all validation of requests. Knows no gRPC call and no JAX."""
 
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
 from jaxnn.data import preprocess
 from jaxnn.errors import DataError
+from service import fields
 from service.config import IMAGE_BYTES
 from service.errors import InvalidRequest
 from service.pb import digits_pb2
 
-
-class Answer(NamedTuple):
-    """What a model says about N images, and which model it was."""
-
-    labels: np.ndarray  # [N] the class of the largest score, the lowest among equals
-    scores: np.ndarray  # [N, C] float32, in [0, 1]
-    confidences: np.ndarray  # [N] the calibrated chance that the label is right, 0 to 1
-    rejected: np.ndarray  # bool [N]: too unlike the digits of training to be trusted
-    model_name: str
-    model_version: str
-
-
+WORTH_A_VIEW = 2**15  # bytes: smaller messages are copied in less time than they are taken apart
 M = TypeVar("M", bound=Message)
 
 
@@ -37,11 +27,27 @@ def parsed(kind: type[M], data: bytes) -> M:
     except DecodeError as error:
         raise InvalidRequest(
             f"the request's {len(data)} bytes are no {kind.DESCRIPTOR.full_name}: "
-            "send the message that protos/digits.proto describes"
+            "send the message that protos/ describes"
         ) from error
 
 
-def pixels_to_images(pixels: bytes, max_images: int) -> np.ndarray:
+def classify_request(data: bytes) -> tuple[digits_pb2.ClassifyRequest, memoryview | None]:
+    """A ClassifyRequest, and its pixels where they need not be copied out of its bytes.
+
+    The message then comes without its pixels.
+
+    Raises:
+      InvalidRequest: the bytes are no such message.
+    """
+    rest, found = fields.split(data, _PIXELS) if len(data) > WORTH_A_VIEW else (data, [])
+    if found:
+        request = parsed(digits_pb2.ClassifyRequest, rest)
+        if request.WhichOneof("input") is None:  # else the last of the two counts
+            return request, found[-1]
+    return parsed(digits_pb2.ClassifyRequest, data), None
+
+
+def pixels_to_images(pixels: bytes | memoryview, max_images: int) -> np.ndarray:
     """The images in a run of raw bytes.
 
     Args:
@@ -92,17 +98,18 @@ def encoded_files(encoded: digits_pb2.EncodedImages, max_images: int) -> list[by
     return list(encoded.images)
 
 
-def encoded_to_image(blob: bytes, index: int) -> np.ndarray:
+def encoded_to_image(blob: bytes, what: str, index: int) -> np.ndarray:
     """One picture file, decoded and prepared: uint8 [784].
 
     Args:
       blob: a PNG, JPEG or other picture file.
-      index: its place in the request, from 0, which an error names.
+      what: how an error names it, before its index.
+      index: its place in the request, from 0.
 
     Raises:
       InvalidRequest: the picture cannot be read, or holds no digit.
     """
-    what = f"encoded image {index}"
+    what = f"{what} {index}"
     try:
         return preprocess.prepare(preprocess.decode(blob, what)).reshape(IMAGE_BYTES)
     except DataError as error:
@@ -110,15 +117,53 @@ def encoded_to_image(blob: bytes, index: int) -> np.ndarray:
         raise InvalidRequest(sentence if what in sentence else f"{what}: {sentence}") from error
 
 
-def answer_to_response(answer: Answer, request_id: str) -> digits_pb2.ClassifyResponse:
-    """The message that carries an answer back."""
-    return digits_pb2.ClassifyResponse(
-        labels=answer.labels.tolist(),
-        scores=answer.scores.ravel().tolist(),
-        classes=answer.scores.shape[1],
-        model_name=answer.model_name,
-        model_version=answer.model_version,
-        id=request_id,
-        confidences=answer.confidences.tolist(),
-        rejected=answer.rejected.tolist(),
-    )
+def response(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    confidences: np.ndarray,
+    rejected: np.ndarray,
+    rest: digits_pb2.ClassifyResponse,
+) -> bytes:
+    """A ClassifyResponse's bytes, the arrays of N images beside what `rest` holds.
+
+    A packed field is the array's own bytes behind a tag and a length: written so, 1,024 images
+    take 20 microseconds instead of 600 number by number.
+
+    Args:
+      labels: [N] whole numbers.
+      scores: float32 [N, C].
+      confidences: float32 [N].
+      rejected: bool [N].
+      rest: the fields that are no arrays.
+    """
+    small = scores.shape[1] <= 128  # a varint of one byte
+    if not small:
+        rest.labels.extend(labels.astype(int).tolist())
+    parts = [
+        _packed(_LABELS, labels.astype(np.uint8)) if small else b"",
+        _packed(_SCORES, scores),
+        rest.SerializeToString(),
+        _packed(_CONFIDENCES, confidences),
+        _packed(_REJECTED, rejected),
+    ]
+    return b"".join(parts)
+
+
+def _packed(tag: bytes, array: np.ndarray) -> bytes:
+    data, size = array.tobytes(), array.nbytes
+    while size > 127:
+        tag += bytes([size & 127 | 128])
+        size >>= 7
+    return tag + bytes([size]) + data
+
+
+def _tag(message: type[Message], name: str) -> bytes:
+    """The byte before a field that has a length, by the wire format of protocol buffers."""
+    return bytes([message.DESCRIPTOR.fields_by_name[name].number << 3 | 2])
+
+
+_PIXELS = digits_pb2.ClassifyRequest.DESCRIPTOR.fields_by_name["pixels"].number
+_LABELS, _SCORES, _CONFIDENCES, _REJECTED = (
+    _tag(digits_pb2.ClassifyResponse, name)
+    for name in ("labels", "scores", "confidences", "rejected")
+)

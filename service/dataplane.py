@@ -1,21 +1,235 @@
-"""The one way from images to an answer, the same for every API and transport."""
+"""The one way from images to an answer, the same for every API and transport.
+
+A request that finds nothing waiting and is small is computed at once, on the event loop's own
+thread: handing it to another costs more than the network does. All others go through the
+micro-batcher and one compute thread; while that computes one batch, the next gathers.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import NamedTuple
 
 import numpy as np
 
-from jaxnn import answers
-from service.codec import Answer
+from service import codec
+from service.batching import Batch, Batcher, Job, QueueFull
+from service.config import ServiceConfig
+from service.errors import Expired, Overloaded
+from service.registry import Registry
 from service.repository import ServedModel
+from service.rpc import Call
+from service.telemetry import Telemetry
+
+RETRY_AFTER = 0.01, 5.0  # seconds: least and most that a refused caller is told to wait
+_LEVELS = (1, 0, 2)  # of the queue, by a request's priority: none, high, low
+
+_Key = tuple[ServedModel, bool]  # with rejection or not: what may share a batch
 
 
-def classify(model: ServedModel, images: np.ndarray) -> Answer:
-    """Labels and scores of images uint8 [N, 784], and how far they can be trusted.
+class Answer(NamedTuple):
+    """What a model says about N images, and which model it was."""
 
-    Blocks while the model computes: call it from a thread that may wait.
+    labels: np.ndarray  # float32 [N] the class of the largest score, the lowest among equals
+    scores: np.ndarray  # float32 [N, C] in [0, 1]
+    confidences: np.ndarray  # float32 [N] the calibrated chance that the label is right, 0 to 1
+    rejected: np.ndarray  # bool [N]: too unlike the digits of training to be trusted
+    model: ServedModel
 
-    Raises:
-      ShapeError: the images do not fit the model.
-    """
-    found = answers.judged(model.file, images, model.predictor(images))
-    return Answer(
-        found.labels, found.scores, found.confidence, found.rejected, model.name, model.version
-    )
+
+class DataPlane:
+    """Answers requests on its event loop; owns the queue and decides what runs when."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        config: ServiceConfig,
+        telemetry: Telemetry,
+        compute: Executor,
+        decode: Executor,
+    ) -> None:
+        """Hold what every request needs; each executor has one thread and belongs to the caller."""
+        self.registry = registry
+        self.telemetry = telemetry
+        telemetry.gauge("queue_rows", lambda: self._batcher.rows)
+        self._delay = config.max_queue_delay_ms / 1000
+        self._batcher = Batcher(
+            config.max_batch_size, config.max_queue_size, self._delay, len(_LEVELS)
+        )
+        self._inline = config.inline_images
+        self._compute, self._decode = compute, decode
+        self._busy = False  # a batch is being computed
+        self._again = deque[Batch]()  # parts of one that failed
+        self._report = 0, "", 0.0, 0.0  # of the last batch: images, why, assembly and compute
+        self._timer: asyncio.TimerHandle | None = None
+        self._seconds_per_image = 1e-6  # of late
+        self._pictures_free = config.max_picture_bytes
+
+    async def classify(
+        self,
+        call: Call,
+        images: np.ndarray,
+        *,
+        name: str = "",
+        version: str = "",
+        rejection: bool = True,
+        priority: int = 0,
+        timeout: float | None = None,
+    ) -> Answer:
+        """Labels and scores of images uint8 [N, 784], and how far they can be trusted.
+
+        Args:
+          call: which this is part of; its rows, model and timings are written down.
+          images: N from 1; kept until the answer is there.
+          name: of the model; empty for the default one.
+          version: empty for the preferred one.
+          rejection: whether to find out if the images are digits at all.
+          priority: 0 for the caller's default, 1 to go first, 2 to go last.
+          timeout: seconds to wait in the queue at most; the caller's deadline holds besides.
+
+        Raises:
+          NoSuchModel: no such model is ready.
+          Overloaded: there is no room in the queue.
+          Expired: its time was over before its turn came; nothing was computed.
+        """
+        model = self.registry.choose(name, version)
+        call.model, call.version, call.rows = model.name, model.version, len(images)
+        if call.charge:
+            call.charge(len(images))
+        rejection = rejection and model.file.familiar is not None
+        deadline, now = call.deadline(), time.monotonic()
+        if timeout is not None:
+            deadline = min(deadline, now + timeout)
+        if len(images) <= self._inline and not (self._busy or self._batcher.rows or self._delay):
+            if deadline <= now:
+                self.telemetry.count("expired")
+                raise Expired("the request's time was over when it came: give it more")
+            found = model.predictor(images, rejection)
+            call.compute = time.monotonic() - now
+            call.batch_rows, call.released = len(images), "idle"
+            self.telemetry.batch(model.name, model.version, len(images), "idle", 0.0, call.compute)
+        else:
+            found = await self._queued((model, rejection), images, deadline, priority, call)
+        return Answer(found[:, -3], found[:, :-3], found[:, -2], found[:, -1] > 0, model)
+
+    async def prepared(self, call: Call, files: Sequence[bytes], what: str) -> np.ndarray:
+        """Digits uint8 [N, 784] from the bytes of picture files, N at least 1.
+
+        Args:
+          call: which this is part of; the time is written down.
+          files: PNG, JPEG and others.
+          what: how an error names a file, before its index.
+
+        Raises:
+          InvalidRequest: a file cannot be read, or holds no digit.
+          Overloaded: too many bytes of pictures wait already.
+        """
+        size, began = sum(map(len, files)), time.monotonic()
+        if size > self._pictures_free:
+            self.telemetry.count("refused", "pictures")
+            raise Overloaded(
+                f"pictures of {size} bytes, but {self._pictures_free} bytes are free for pictures "
+                "that wait: send them again a little later",
+                1.0,
+            )
+        self._pictures_free -= size
+        loop = asyncio.get_running_loop()
+        try:
+            # One at a time, so that calls take turns and a cancelled one stops early.
+            digits = [
+                await loop.run_in_executor(self._decode, codec.encoded_to_image, file, what, index)
+                for index, file in enumerate(files)
+            ]
+        finally:
+            self._pictures_free += size
+        call.prepare = time.monotonic() - began
+        return np.stack(digits)
+
+    async def _queued(
+        self, key: _Key, images: np.ndarray, deadline: float, priority: int, call: Call
+    ) -> np.ndarray:
+        """The answer to images [N, 784], float32 [N, C + 3], when their turn has come."""
+        future = asyncio.get_running_loop().create_future()
+
+        def done(job: Job) -> None:
+            if not job.error:  # else it was not computed, or not to its end
+                call.batch_rows, call.released, call.assembly, call.compute = self._report
+            if not future.done():
+                future.set_result(None)
+
+        job = Job(
+            key,
+            images,
+            on_done=done,
+            deadline=deadline,
+            priority=_LEVELS[priority or call.priority],
+            caller=call.caller or call.wire.peer(),
+        )
+        try:
+            self._batcher.submit(job, time.monotonic())
+        except QueueFull as full:
+            seconds = self._batcher.rows * self._seconds_per_image
+            self.telemetry.count("refused", "queue full")
+            raise Overloaded(str(full), min(max(seconds, RETRY_AFTER[0]), RETRY_AFTER[1])) from None
+        self._pump()
+        try:
+            await future
+        except asyncio.CancelledError:  # the caller is gone
+            self._batcher.drop(job)
+            self.telemetry.count("cancelled")
+            raise
+        if job.error:
+            if isinstance(job.error, Expired):
+                self.telemetry.count("expired")
+            raise job.error
+        call.queue = job.started_at - job.submitted_at
+        assert job.result is not None  # noqa: S101 - for the type checker
+        return job.result
+
+    def _pump(self) -> None:
+        """Starts a batch if there is one and nothing computes; else sees to it that it comes."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if self._busy:
+            return
+        now = time.monotonic()
+        batch = self._again.popleft() if self._again else self._batcher.take(now)
+        loop = asyncio.get_running_loop()
+        if batch:
+            self._busy = True
+            running = loop.run_in_executor(self._compute, _computed, batch)
+            running.add_done_callback(lambda done: self._finish(batch, done))
+        elif (wake := self._batcher.wake_at()) is not None:
+            self._timer = loop.call_later(max(0.0, wake - now), self._pump)
+
+    def _finish(
+        self, batch: Batch, done: "asyncio.Future[tuple[np.ndarray, float, float]]"
+    ) -> None:
+        """Hands a batch's results to those who wait for them, and starts the next."""
+        self._busy = False
+        model, _ = batch.key
+        error = done.exception()
+        if error and len(batch.parts) > 1:
+            self._again.extend(batch.split())  # each alone: what is wrong with one harms no other
+        elif error:
+            self._batcher.fail(batch, error)
+        else:
+            results, assembly, compute = done.result()
+            self._seconds_per_image += (compute / batch.rows - self._seconds_per_image) / 8
+            self._report = batch.rows, batch.reason, assembly, compute
+            self._batcher.complete(batch, results)
+            self.telemetry.batch(model.name, model.version, *self._report)
+        self._pump()
+
+
+def _computed(batch: Batch) -> tuple[np.ndarray, float, float]:
+    """A batch's results, and the seconds that putting it together and computing it took."""
+    began = time.monotonic()
+    images = batch.images()
+    ready = time.monotonic()
+    model, rejection = batch.key
+    results = model.predictor(images, rejection)
+    return results, ready - began, time.monotonic() - ready

@@ -1,73 +1,79 @@
-"""The DigitClassifier API: bytes -> codec -> data plane -> bytes, and nothing else.
+"""The DigitClassifier API: bytes -> codec -> data plane -> bytes, and nothing else."""
 
-Messages come and go as bytes, so that bytes which are no message get a status from our own table
-too, and so that another transport can call `answer` and `describe` as gRPC does.
-"""
+import time
 
-import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import Executor
-
-import grpc
 import numpy as np
 
-from service import codec, dataplane
+from service import codec
 from service.config import IMAGE_SHAPE, ServiceConfig
+from service.dataplane import DataPlane
 from service.errors import InvalidRequest
-from service.gate import Gate
 from service.pb import digits_pb2
-from service.repository import ServedModel
-from service.status import guard
+from service.rpc import Api, Call, Method
 
+MAX_ID = 100  # characters of a request's id that are written down
 SERVICE = digits_pb2.DESCRIPTOR.services_by_name["DigitClassifier"].full_name
 
 
 class DigitClassifier:
-    """Answers on the event loop; decoding and computing have a thread each, off the loop.
+    """The methods of the API, as `api`."""
 
-    Work that waits for a thread is dropped when its call is cancelled or its deadline passes.
-    """
-
-    def __init__(
-        self,
-        model: ServedModel,
-        config: ServiceConfig,
-        gate: Gate,
-        compute: Executor,
-        decode: Executor,
-    ) -> None:
-        """Hold what every call needs; both executors belong to the caller."""
-        self._model = model
+    def __init__(self, plane: DataPlane, config: ServiceConfig) -> None:
+        """Hold what every call needs."""
+        self._plane = plane
         self._config = config
-        self._gate = gate
-        self._compute = compute
-        self._decode = decode
+        self.api = Api(
+            SERVICE,
+            "v1",
+            (
+                Method("Classify", self.classify),
+                Method("ClassifyStream", self.classify, stream=True),
+                Method("GetModel", self.model),
+                Method("ListModels", self.models),
+            ),
+        )
 
-    async def answer(self, data: bytes) -> bytes:
+    async def classify(self, data: bytes, call: Call) -> bytes:
         """A ClassifyRequest's bytes to its ClassifyResponse's.
 
         Raises:
-          InvalidRequest: the request cannot be answered as it stands.
-          Stopping: the server takes no more requests.
+          JaxnnError: those of `service.dataplane.DataPlane`, and InvalidRequest for a request that
+            cannot be answered as it stands.
         """
-        self._gate.enter()
-        request = codec.parsed(digits_pb2.ClassifyRequest, data)
-        images = await self._images(request)
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._compute, dataplane.classify, self._model, images)
-        return codec.answer_to_response(answer, request.id).SerializeToString()
+        request, pixels = codec.classify_request(data)
+        call.request_id = request.id[:MAX_ID]
+        if request.priority > 2:
+            raise InvalidRequest(f"priority is {request.priority}, expected 0, 1 or 2")
+        answer = await self._plane.classify(
+            call,
+            await self._images(request, pixels, call),
+            name=request.model_name,
+            version=request.model_version,
+            rejection=not request.skip_rejection,
+            priority=request.priority,
+        )
+        began = time.monotonic()
+        rest = digits_pb2.ClassifyResponse(
+            classes=answer.scores.shape[1],
+            model_name=answer.model.name,
+            model_version=answer.model.version,
+            id=request.id,
+            report=_report(call) if request.report else None,
+        )
+        response = codec.response(*answer[:4], rest)
+        call.encode = time.monotonic() - began
+        return response
 
-    async def describe(self, data: bytes) -> bytes:
+    async def model(self, data: bytes, call: Call) -> bytes:
         """A GetModelRequest's bytes to its GetModelResponse's.
 
         Raises:
           InvalidRequest: the bytes are no such message.
-          Stopping: the server takes no more requests.
+          NoSuchModel: no such model is ready.
         """
-        self._gate.enter()
-        codec.parsed(digits_pb2.GetModelRequest, data)
-        model, file = self._model, self._model.file
-        spec = file.spec
+        request = codec.parsed(digits_pb2.GetModelRequest, data)
+        model = self._plane.registry.choose(request.name, request.version)
+        file, spec = model.file, model.file.spec
         return digits_pb2.GetModelResponse(
             name=model.name,
             version=model.version,
@@ -84,51 +90,51 @@ class DigitClassifier:
             metrics=model.metrics,
             members=spec.members,
             rejects=file.familiar is not None,
+            sha256=file.digest,
         ).SerializeToString()
 
-    async def _images(self, request: digits_pb2.ClassifyRequest) -> np.ndarray:
+    async def models(self, data: bytes, call: Call) -> bytes:
+        """A ListModelsRequest's bytes to its ListModelsResponse's.
+
+        Raises:
+          InvalidRequest: the bytes are no such message.
+        """
+        codec.parsed(digits_pb2.ListModelsRequest, data)
+        entries = [
+            digits_pb2.ModelEntry(
+                name=entry.name,
+                version=entry.version,
+                state=entry.state,
+                reason=entry.reason,
+                preferred=entry.preferred,
+            )
+            for entry in self._plane.registry.entries()
+        ]
+        return digits_pb2.ListModelsResponse(models=entries).SerializeToString()
+
+    async def _images(
+        self, request: digits_pb2.ClassifyRequest, pixels: memoryview | None, call: Call
+    ) -> np.ndarray:
         """The request's images, uint8 [N, 784]."""
         limit = self._config.max_images_per_request
+        if pixels is not None:
+            return codec.pixels_to_images(pixels, limit)
         given = request.WhichOneof("input")
         if given == "pixels":
             return codec.pixels_to_images(request.pixels, limit)
         if given == "encoded":
-            loop = asyncio.get_running_loop()
-            # One at a time, so that calls take turns and a cancelled one stops early.
-            return np.stack(
-                [
-                    await loop.run_in_executor(self._decode, codec.encoded_to_image, blob, index)
-                    for index, blob in enumerate(codec.encoded_files(request.encoded, limit))
-                ]
-            )
+            files = codec.encoded_files(request.encoded, limit)
+            return await self._plane.prepared(call, files, "encoded image")
         raise InvalidRequest("the request has no input: set pixels or encoded")
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The methods as gRPC calls them, by name."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                "Classify": grpc.unary_unary_rpc_method_handler(self._classify),
-                "ClassifyStream": grpc.stream_stream_rpc_method_handler(self._classify_stream),
-                "GetModel": grpc.unary_unary_rpc_method_handler(self._get_model),
-            },
-        )
 
-    async def _classify(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        async with guard(context):
-            return await self.answer(data)
-
-    async def _classify_stream(
-        self, stream: AsyncIterator[bytes], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[bytes]:
-        """One response a request, in order; the first bad request ends the stream."""
-        index = 0
-        async for data in stream:
-            async with guard(context, f"message {index}: "):
-                response = await self.answer(data)
-            yield response
-            index += 1
-
-    async def _get_model(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
-        async with guard(context):
-            return await self.describe(data)
+def _report(call: Call) -> digits_pb2.Report:
+    """Where the call's time went."""
+    return digits_pb2.Report(
+        batch_images=call.batch_rows,
+        released=call.released,
+        queue_us=round(1e6 * call.queue),
+        prepare_us=round(1e6 * call.prepare),
+        assembly_us=round(1e6 * call.assembly),
+        compute_us=round(1e6 * call.compute),
+    )

@@ -1,46 +1,102 @@
-"""Models on disk to models that answer: read, checked, compiled and warm.
-
-The place where several models and versions, and reloading, are to live.
-"""
+"""Model files to models that answer: found in a folder, read, checked, compiled, proven."""
 
 import math
 import os
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxnn import checkpoint, models
+from jaxnn import answers, checkpoint, data
 from jaxnn.checkpoint import ModelFile
-from jaxnn.errors import ConfigError
+from jaxnn.errors import CheckpointError, ConfigError
 from service.config import IMAGE_BYTES
 from service.predictor import BUCKETS, Predictor
 
+PROOF_DIGITS = 50
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_VERSION = re.compile(r"[1-9]\d{0,17}")
 
-class ServedModel(NamedTuple):
+
+@dataclass(frozen=True, eq=False)  # one load of a file is itself and no other
+class ServedModel:
     """A model that is ready to answer."""
 
     name: str
-    version: str  # 12 hex digits of the file's SHA-256
-    file: ModelFile  # what it says of itself, and what `answers.judged` goes by
+    version: str
+    file: ModelFile  # what it says of itself
     parameter_count: int
     metrics: dict[str, float]
-    predictor: Callable[[np.ndarray], np.ndarray]  # uint8 [N, 784] -> float32 [N, C]
+    # uint8 [N, 784], with rejection or not -> float32 [N, C + 3]: see `jaxnn.judged`
+    predictor: Callable[[np.ndarray, bool], np.ndarray]
+
+
+class Found(NamedTuple):
+    """A model file, not yet read."""
+
+    name: str
+    version: str  # empty: the first 12 hex digits of the file's SHA-256
+    path: Path
+    signature: tuple[int, ...]  # changes when the file does
+    problem: str = ""  # why it cannot be one, where that is plain already
+
+
+def found_file(path: str | os.PathLike[str], name: str) -> Found:
+    """A single model file under a name, there or not."""
+    return Found(name, "", Path(path), _signature(Path(path)))
+
+
+def found_in(folder: Path) -> dict[str, list[Found]]:
+    """The models in NAME/VERSION/*.safetensors, versions from the lowest; nothing is read.
+
+    Other files and folders are left alone.
+
+    Raises:
+      ConfigError: the folder itself cannot be read.
+    """
+    models: dict[str, list[Found]] = {}
+    try:
+        for path in sorted(folder.glob("*/*/*.safetensors")):
+            version, name = path.parent.name, path.parent.parent.name
+            if not (_NAME.fullmatch(name) and _VERSION.fullmatch(version)) or path.name[0] == ".":
+                continue
+            files = models.setdefault(name, [])
+            if files and files[-1].version == version:
+                sentence = f"{path.parent} holds several model files, expected one: remove others"
+                files[-1] = files[-1]._replace(problem=sentence)
+            else:
+                files.append(Found(name, version, path, _signature(path)))
+        if not models and not folder.is_dir():
+            raise ConfigError(f"the repository {folder} is no folder: name one")
+    except OSError as error:
+        raise ConfigError(f"the repository {folder} cannot be read: {error.strerror}") from error
+    return {name: sorted(files, key=_order) for name, files in models.items()}
 
 
 def load_model(
-    path: str | os.PathLike[str], name: str, buckets: tuple[int, ...] = BUCKETS
+    path: str | os.PathLike[str],
+    name: str,
+    version: str = "",
+    *,
+    proof: float = 0.0,
+    buckets: tuple[int, ...] = BUCKETS,
 ) -> ServedModel:
-    """Reads a model file and compiles it for serving.
+    """Reads a model file, compiles it for serving, and tries it on stored digits.
 
     Args:
       path: a file that `jaxnn.checkpoint.save` wrote.
       name: under which it answers.
+      version: the same; the first 12 hex digits of the file's SHA-256 where empty.
+      proof: the part of the stored digits that a model of ten classes has to read.
       buckets: batch sizes to compile for.
 
     Raises:
-      CheckpointError: the file is missing, damaged, or no model.
+      CheckpointError: the file is missing, damaged, or no model, or fails the proof.
       ConfigError: the model does not take images of 784 pixels.
     """
     file = checkpoint.load(path)
@@ -49,13 +105,9 @@ def load_model(
             f"{path} takes {file.spec.sizes[0]} inputs, expected {IMAGE_BYTES}: "
             "serve a model of 28 x 28 images"
         )
-    if file.familiar is not None:  # float16 in the file: converted once, not in every call
-        names = ("mean", "components", "centres", "directions")
-        wide = {name: getattr(file.familiar, name).astype(np.float32) for name in names}
-        file = file._replace(familiar=file.familiar._replace(**wide))
-    return ServedModel(
+    model = ServedModel(
         name=name,
-        version=file.digest[:12],
+        version=version or file.digest[:12],
         file=file,
         parameter_count=sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(file.params)),
         metrics={
@@ -63,5 +115,45 @@ def load_model(
             for name, value in file.metrics.items()
             if isinstance(value, int | float)
         },
-        predictor=Predictor(models.build(file.spec), file.params, buckets),
+        predictor=Predictor(file, buckets),
     )
+    _prove(model, os.fspath(path), proof)
+    return model
+
+
+def _prove(model: ServedModel, path: str, proof: float) -> None:
+    """The compiled programs agree with the plain ones on stored digits, and read enough of them."""
+    images, labels = _stored_digits()
+    plain = answers.answer(model.file, images)
+    compiled = model.predictor(images, True)
+    classes = model.file.spec.sizes[-1]
+    apart = np.abs(compiled[:, :classes] - plain.scores).max()
+    if not apart < 1e-4:  # NaN is not, either
+        raise CheckpointError(
+            f"{path} answers stored digits otherwise when compiled, by {apart:.2g}: train it again"
+        )
+    right = float(np.mean(compiled[:, classes] == labels))
+    if classes == 10 and right < proof:
+        raise CheckpointError(
+            f"{path} reads {right:.0%} of {len(labels)} stored digits, expected {proof:.0%} at "
+            "least: train it again, or lower the setting `proof`"
+        )
+
+
+@cache
+def _stored_digits() -> tuple[np.ndarray, np.ndarray]:
+    digits = data.load("embedded")
+    step = len(digits.test_images) // PROOF_DIGITS  # the same number of each digit
+    return digits.test_images[::step].reshape(-1, IMAGE_BYTES), digits.test_labels[::step]
+
+
+def _signature(path: Path) -> tuple[int, ...]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return ()
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _order(file: Found) -> int:
+    return int(file.version)

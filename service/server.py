@@ -1,120 +1,204 @@
-"""Wiring: a model and settings become a running server. Only this file knows all the parts."""
+"""Wiring: settings become a running server. Only this file knows all the parts."""
 
 import asyncio
-import os
-import signal
-import socket
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
-from jaxnn.errors import RunError
+from jaxnn.errors import CheckpointError, JaxnnError
+from service import aio, inference, listener, pool, process, tracing
+from service.access_log import AccessLog
 from service.config import ServiceConfig, address
-from service.digits import SERVICE, DigitClassifier
+from service.dataplane import DataPlane
+from service.digits import DigitClassifier
+from service.edge import Edge
 from service.gate import Gate
 from service.health import Health
-from service.repository import ServedModel, load_model
+from service.metrics_page import MetricsPage
+from service.registry import Loader, Registry
+from service.repository import ServedModel
+from service.security import Tokens
+from service.telemetry import Telemetry
+
+LAST_ANSWERS_S = 1.0  # to reach their callers, once all are written
+
+_log = logging.getLogger(__name__)
 
 
-def serve(config: ServiceConfig, model_path: str | os.PathLike[str]) -> None:
-    """Serves a model until SIGTERM or SIGINT; returns when all requests in flight are answered.
+class Running:
+    """A server that listens."""
 
-    Prints `listening on HOST:PORT` when ready. A second signal ends the process at once.
+    def __init__(
+        self,
+        port: int,
+        metrics_port: int | None,
+        registry: Registry,
+        telemetry: Telemetry,
+        tokens: Tokens | None,
+    ) -> None:
+        """Hold what outlives the start."""
+        self.port = port
+        self.metrics_port = metrics_port
+        self.registry = registry
+        self.telemetry = telemetry
+        self._tokens = tokens
+        self._looking = set[asyncio.Task[None]]()  # else a task could be collected half done
 
-    Args:
-      config: all settings; `config.model` is not read.
-      model_path: the model file.
+    def look_again(self) -> None:
+        """Looks for changed models and tokens, beside whatever runs."""
+        task = asyncio.get_running_loop().create_task(self._look())
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _look(self) -> None:
+        try:
+            if self._tokens:
+                self._tokens.reload()
+            await self.registry.refresh()
+        except JaxnnError as error:
+            _log.error("%s", error)
+
+
+def serve(config: ServiceConfig) -> None:
+    """Serves until SIGTERM or SIGINT; returns when all requests in flight are answered.
+
+    Prints `listening on HOST:PORT` when ready. A second signal ends the process at once; SIGHUP
+    looks for changed models and tokens.
 
     Raises:
-      CheckpointError: the model file is missing, damaged, or no model.
-      ConfigError: the model does not take images of 784 pixels.
+      CheckpointError, ConfigError: no model can be served, or a setting cannot be used.
       RunError: the address cannot be listened on.
     """
-    asyncio.run(_serve(config, load_model(model_path, config.name)))
+    process.prepare()
+    process.run(_serve(config))
 
 
-async def _serve(config: ServiceConfig, model: ServedModel) -> None:
-    stop = asyncio.Event()
-
-    def on_signal(number: signal.Signals) -> None:
-        if stop.is_set():
-            os._exit(128 + number)  # a person who asks twice does not want to wait
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    async with running_server(config, model) as port:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal, number)
-        print(f"listening on {address(config.host, port)}", flush=True)
-        await stop.wait()
+async def _serve(config: ServiceConfig) -> None:
+    signals = process.Signals()
+    async with running_server(config) as server:
+        signals.serving(server.look_again)
+        if server.metrics_port is not None:
+            where = address(config.metrics_host, server.metrics_port)
+            print(f"metrics on http://{where}/metrics", flush=True)
+        print(f"listening on {address(config.host, server.port)}", flush=True)
+        await signals.stop.wait()
 
 
 @asynccontextmanager
-async def running_server(config: ServiceConfig, model: ServedModel) -> AsyncIterator[int]:
-    """A server that listens while the block runs; yields the port.
+async def running_server(
+    config: ServiceConfig, load: Loader | None = None
+) -> AsyncIterator[Running]:
+    """A server that listens while the block runs.
 
     At the end health says NOT_SERVING, and after `shutdown_delay_s` no new request is taken, and
     those in flight have `shutdown_grace_s` to finish.
 
+    Args:
+      config: all settings.
+      load: reads a model file, in place of the server's own way; for tests.
+
     Raises:
+      CheckpointError, ConfigError: no model can be served, or a setting cannot be used.
       RunError: the address cannot be listened on.
     """
-    with ThreadPoolExecutor(1, "compute") as compute, ThreadPoolExecutor(1, "decode") as decode:
-        server = grpc.aio.server(options=_options(config))
-        port = _listen(server, config)
-        state, gate = Health(), Gate()
-        health_pb2_grpc.add_HealthServicer_to_server(state, server)
-        digits = DigitClassifier(model, config, gate, compute, decode)
-        server.add_generic_rpc_handlers((digits.handler(),))
-        reflection.enable_server_reflection(
-            (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    async with AsyncExitStack() as stack:
+        compute, decode = (
+            stack.enter_context(ThreadPoolExecutor(1, name)) for name in ("compute", "decode")
         )
+        tokens = Tokens(config.tokens) if config.tokens else None
+        spans = None
+        if config.tracing:
+            spans = tracing.to_collector(config.tracing, config.tracing_share)
+            stack.callback(spans.close)
+        telemetry, gate, state = Telemetry(), Gate(config.max_calls), Health()
+        registry = Registry(config, load)
+        plane = DataPlane(registry, config, telemetry, compute, decode)
+        log = AccessLog(config.access_log)
+        stack.callback(log.close)
+        edge = Edge(gate, telemetry, log, tokens, spans)
+        apis = (
+            DigitClassifier(plane, config).api,
+            inference.Inference(plane, config, lambda: state.serving).api,
+        )
+        names = [api.service for api in apis]
+        registry.on_change.append(lambda: state.set(names, registry.ready()))
+        registry.on_load.append(partial(_count_load, telemetry))
+        telemetry.gauge("in_flight", lambda: gate.open_calls)
+        telemetry.gauge("models_ready", registry.count)
+        server = grpc.aio.server(options=listener.options(config))
+        certificates = listener.certificates(config)
+        if certificates:
+            telemetry.gauge("certificate_end_seconds", lambda: certificates.pair.expires)
+        port = listener.listen(server, config, certificates)
+        await _first_load(registry, config)
+        registry.on_load.append(_log_load)
+        for api in apis:
+            server.add_generic_rpc_handlers((aio.handler(api, edge),))
+        health_pb2_grpc.add_HealthServicer_to_server(state, server)
+        if config.reflection:
+            described = pool.describing(health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+            servicer = reflection.aio.ReflectionServicer(
+                (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), described
+            )
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+        metrics_port = None
+        if config.metrics_port is not None:
+            page = MetricsPage(telemetry.snapshot, config.metrics_host, config.metrics_port)
+            stack.callback(page.stop)
+            metrics_port = page.port
+        if config.watch_s:
+            watching = asyncio.create_task(registry.watch())
+            stack.callback(watching.cancel)
         await server.start()
-        for name in ("", SERVICE):
-            await state.set(name, health_pb2.HealthCheckResponse.SERVING)
         try:
-            yield port
+            yield Running(port, metrics_port, registry, telemetry, tokens)
         finally:
-            await state.stop()
+            state.stop()
             await asyncio.sleep(config.shutdown_delay_s)
             await gate.close()
-            await server.stop(config.shutdown_grace_s)
+            await _end(server, gate, config.shutdown_grace_s)
 
 
-def _options(config: ServiceConfig) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", -1),  # an answer is smaller than its request
-        ("grpc.so_reuseport", 0),  # two servers on one port would share callers by chance
-        # Clients may ping every 10 s, with or without calls; gRPC's own limit of 300 s would end
-        # their connections with "too many pings".
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 9_000),
-    ]
+def _count_load(telemetry: Telemetry, name: str, model: ServedModel | None, problem: str) -> None:
+    telemetry.count("model_loads", name, "failed" if problem else "ok")
+    telemetry.count("compiles", amount=getattr(model and model.predictor, "compile_count", 0))
 
 
-def _listen(server: grpc.aio.Server, config: ServiceConfig) -> int:
-    """Opens the port: the one place that decides between plain TCP and TLS.
+async def _end(server: grpc.aio.Server, gate: Gate, grace: float) -> None:
+    """Stops when all calls have ended, or after `grace` seconds.
+
+    gRPC alone would also wait for connections that nobody uses, and whose callers do not hang up.
+    """
+    async with asyncio.TaskGroup() as ending:
+        ending.create_task(server.stop(grace))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(gate.emptied(), grace)
+        await server.stop(min(grace, LAST_ANSWERS_S))
+
+
+def _log_load(name: str, model: ServedModel | None, problem: str) -> None:
+    if model:
+        _log.info("model %s version %s is ready", name, model.version)
+    else:
+        _log.error("%s", problem)
+
+
+async def _first_load(registry: Registry, config: ServiceConfig) -> None:
+    """Loads what is there.
 
     Raises:
-      RunError: the address cannot be listened on.
+      CheckpointError: no model can be served, and none is expected later.
+      ConfigError: the repository cannot be read.
     """
-    wanted = address(config.host, config.port)
-    try:
-        # Tried with a socket first: its error says why, and gRPC would log a line of its own.
-        family, kind, _, _, where = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM
-        )[0]
-        with socket.socket(family, kind) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind(where)
-        return server.add_insecure_port(wanted)
-    except (OSError, UnicodeError, RuntimeError) as error:
-        raise RunError(
-            f"cannot listen on {wanted} ({getattr(error, 'strerror', None) or error}): "
-            "choose another address, or port 0 for any free one"
-        ) from error
+    await registry.refresh()
+    problems = [entry.reason for entry in registry.entries() if entry.reason]
+    if not any(registry.ready().values()) and not (config.watch_s or config.model_control):
+        raise CheckpointError("; ".join(problems) or f"{config.repository} holds no model to serve")
+    for problem in problems:
+        _log.error("%s", problem)

@@ -4,8 +4,8 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxnn.models import Spec
 from service.config import ServiceConfig
 from service.pb import digits_pb2
 from service.repository import ServedModel
-from service.server import running_server
+from service.server import Running, running_server
 
 # A proxy of the environment must not stand between a test and its own server.
 os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - as gRPC spells it
@@ -29,11 +29,29 @@ def first_pixel(images: np.ndarray) -> np.ndarray:
     return np.eye(10, dtype=np.float32)[images[:, 0] % 10]
 
 
-def stub_model(predictor: Callable[[np.ndarray], np.ndarray] = first_pixel) -> ServedModel:
-    """A model without a network, which needs no compilation."""
+def stub_model(
+    scores: Callable[[np.ndarray], np.ndarray] = first_pixel,
+    name: str = "stub",
+    version: str = "0" * 12,
+    **spec: Any,
+) -> ServedModel:
+    """A model without a network, which needs no compilation.
+
+    Args:
+      scores: uint8 [N, 784] -> float32 [N, C].
+      name: under which it answers.
+      version: the same.
+      spec: what it says of itself.
+    """
+
+    def predictor(images: np.ndarray, rejection: bool) -> np.ndarray:  # [N, C + 3]
+        found = scores(images)
+        labels, highest = found.argmax(axis=1), found.max(axis=1)
+        return np.column_stack([found, labels, highest, 0 * highest]).astype(np.float32)
+
     metrics = {"test_accuracy": 0.5}
-    file = ModelFile(None, Spec(), {}, {}, metrics, 1.0, None, "0" * 64)
-    return ServedModel("stub", file.digest[:12], file, 13002, metrics, predictor)
+    file = ModelFile(None, Spec(**spec), {}, {}, metrics, 1.0, None, "0" * 64)
+    return ServedModel(name, version, file, 13002, metrics, predictor)
 
 
 def images_of(labels: Any) -> np.ndarray:
@@ -48,15 +66,22 @@ def pixels(*labels: int, name: str = "") -> digits_pb2.ClassifyRequest:
     return digits_pb2.ClassifyRequest(pixels=images_of(labels).tobytes(), id=name)
 
 
+@asynccontextmanager
+async def serving(model: ServedModel, **settings: Any) -> AsyncIterator[Running]:
+    """A server of one model on this loop."""
+    wanted = {"port": 0, "shutdown_delay_s": 0.0, "name": model.name, **settings}
+    async with running_server(ServiceConfig(**wanted), lambda _: model) as server:
+        yield server
+
+
 def serve_async(
     model: ServedModel, scenario: Callable[[str], Awaitable[None]], **settings: Any
 ) -> None:
     """Runs an asyncio scenario against a server on the same loop."""
 
     async def run() -> None:
-        config = ServiceConfig(**{"port": 0, "shutdown_delay_s": 0.0, **settings})
-        async with asyncio.timeout(LIMIT_S), running_server(config, model) as port:
-            await scenario(f"127.0.0.1:{port}")
+        async with asyncio.timeout(LIMIT_S), serving(model, **settings) as server:
+            await scenario(f"127.0.0.1:{server.port}")
 
     asyncio.run(run())
 

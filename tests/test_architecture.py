@@ -14,6 +14,7 @@ LAYERS = [
         "jaxnn.activations",
         "jaxnn.arrays",
         "jaxnn.augment",
+        "jaxnn.bytes_product",
         "jaxnn.calibration",
         "jaxnn.compile_cache",
         "jaxnn.config",
@@ -32,7 +33,7 @@ LAYERS = [
     {"jaxnn.mlp"},
     {"jaxnn.models"},
     {"jaxnn.gradients", "jaxnn.metrics", "jaxnn.checkpoint", "jaxnn.differences"},
-    {"jaxnn.answers"},
+    {"jaxnn.answers", "jaxnn.compiled"},
     {"jaxnn.optimizers"},
     {"jaxnn.explain", "jaxnn.explain.chain", "jaxnn.explain.digit", "jaxnn.explain.batch"},
     {f"jaxnn.plots.explain_{name}" for name in ("chain", "digit", "batch")},
@@ -40,13 +41,25 @@ LAYERS = [
     {"jaxnn.checks", "jaxnn.stack"},
     {"jaxnn.feed"},
     {"jaxnn.train", "jaxnn.ensemble", "jaxnn.curvature"},
+    {"service.pool"},
     {"service.pb"},
     {"service.config", "service.errors"},
-    {"service.codec", "service.predictor", "service.calls", "service.gate", "service.health"},
-    {"service.repository", "service.client", "service.status"},
-    {"service.dataplane"},
-    {"service.digits"},
-    {"service.server"},
+    {"service.fields", "service.process", "service.rpc", "service.tls", "service.token_file"},
+    {"service.access_log", "service.gate", "service.health", "service.parameters"},
+    {"service.codec", "service.predictor", "service.queues", "service.settings"},
+    {"service.batching", "service.listener", "service.repository", "service.security"},
+    {"service.status", "service.telemetry", "service.tracing"},
+    {"service.edge", "service.metrics_page", "service.registry", "service.tensors"},
+    {"service.aio", "service.dataplane"},
+    {"service.digits", "service.outputs"},
+    {"service.catalogue", "service.statistics"},
+    {"service.inference"},
+    {"service.server", "service.workers"},
+    {"service.worker"},
+    {"service.calling.connection"},
+    {f"service.calling.{name}" for name in ("channels", "failures", "load", "parts", "steps")},
+    {f"service.calling.{name}" for name in ("calls", "performers", "questions")},
+    {"service.client"},
     {"jaxnn.commands.output", "jaxnn.commands.inputs", "jaxnn.commands.record"},
     {"jaxnn.commands.training_data", "jaxnn.commands.tensorboard", "jaxnn.commands.settings"},
     {"jaxnn.commands.run_folder"},
@@ -55,6 +68,7 @@ LAYERS = [
         f"jaxnn.commands.{name}"
         for name in (
             "train",
+            "bench_serve",
             "evaluate",
             "classify",
             "read",
@@ -75,7 +89,12 @@ LAYERS = [
     {"jaxnn.__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
-FACADES = {"jaxnn", "service", "jaxnn.commands"}  # packages that import nothing of the house
+FACADES = {
+    "jaxnn",
+    "service",
+    "service.calling",
+    "jaxnn.commands",
+}  # packages that import nothing of the house
 
 
 def modules() -> dict[str, Path]:
@@ -142,7 +161,13 @@ def test_the_network_knows_nothing_of_the_service(name: str) -> None:
 
 
 def test_the_service_knows_the_network_through_few_doors() -> None:
-    doors = {"jaxnn.models", "jaxnn.checkpoint", "jaxnn.answers", "jaxnn.errors", "jaxnn.data"}
+    doors = {
+        f"jaxnn.{name}"
+        for name in (
+            *("answers", "bytes_product", "checkpoint", "compile_cache", "compiled"),
+            *("data", "errors", "models"),
+        )
+    }
     for name in MODULES:
         if name.startswith("service."):
             used = {found for found in imports(MODULES[name]) if found.startswith("jaxnn.")}

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import matplotlib
 import numpy as np
 import pytest
+import trustme
+from fakes import Fake
 from PIL import Image
 from serving import serve_sync
 
@@ -16,7 +19,8 @@ from jaxnn import answers, checkpoint, cli, data, novelty
 from jaxnn.data.preprocess import prepare
 from jaxnn.plots import picture as plots
 from jaxnn.plots import style
-from service.calls import Classification
+from service.calling import steps
+from service.calling.parts import Classification
 from service.repository import load_model
 
 KEYS = {"image", "label", "confidence", "rejected", "novelty", "scores"}
@@ -110,6 +114,41 @@ def test_raw_pictures_are_left_alone_here_and_by_a_server(
         assert other == {
             **mine, "novelty": None, "confidence": other["confidence"], "scores": other["scores"]
         }  # fmt: skip
+
+
+def test_the_flags_of_a_server(
+    pictures: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(steps, "FIRST_DELAY_S", 0.001)
+    ca, folder = trustme.CA(), tmp_path
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+    leaf = ca.issue_cert("127.0.0.1")
+    pair = leaf.private_key_pem.bytes(), leaf.cert_chain_pems[0].bytes()
+    with Fake(credentials=grpc.ssl_server_credentials([pair])) as fake:
+        secure = ["classify", pictures[0], "--server", fake.target, "--tls-ca", f"{folder}/ca.pem"]
+        monkeypatch.setenv("JAXNN_TOKEN", "of-the-environment")
+        assert cli.main([*secure]) == 0
+        assert cli.main([*secure, "--token", "given"]) == 0
+        sent = [asked.metadata["authorization"] for asked in fake.asked]
+        assert sent == ["Bearer of-the-environment", "Bearer given"]
+        assert capsys.readouterr().out == f"{pictures[0]}: 0  (confidence 100%)\n" * 2
+        fake.refusals = [(grpc.StatusCode.UNAUTHENTICATED, None)]
+        assert cli.main([*secure]) == 2
+        assert capsys.readouterr().err == "jaxnn: refused\n"
+        assert cli.main(["classify", pictures[0], "--server", fake.target]) == 1
+        assert "is TLS on at both ends" in capsys.readouterr().err
+    assert cli.main([*secure]) == 1
+    assert f"no server answers at {fake.target}" in capsys.readouterr().err
+    for words, said in (
+        (["--token", "x"], "--token and the --tls flags are for --server"),
+        (["--server", "digits.example:1"], "would cross the network unencrypted"),
+        (["--server", "nowhere"], "expected HOST:PORT"),
+    ):
+        assert cli.main(["classify", pictures[0], *words]) == 2
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("confidence", [np.nan, np.inf, -1.0])

@@ -21,7 +21,12 @@ def pages(pattern: str) -> list[str]:
 def test_every_command_of_a_page_runs(page: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "run_page.py", ROOT / page, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "100",
+            "JAXNN_CACHE": str(tmp_path / "cache"),  # a page's commands compile the same again
+        },
         capture_output=True,
         text=True,
         timeout=400,

@@ -21,6 +21,7 @@ from serving import (
     serve_async,
     serve_sync,
     server_process,
+    serving,
     stub_model,
 )
 
@@ -28,7 +29,6 @@ from jaxnn.errors import ConfigError, RunError
 from service.config import ServiceConfig, address
 from service.digits import SERVICE
 from service.pb import digits_pb2_grpc
-from service.server import running_server
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -36,13 +36,12 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 def test_health_follows_the_server_and_lets_its_watchers_go() -> None:
     async def scenario() -> None:
-        config = ServiceConfig(port=0, shutdown_grace_s=LIMIT_S)
         async with asyncio.timeout(LIMIT_S / 2):  # half the grace: no watcher may use it up
-            server = running_server(config, stub_model())
-            port = await server.__aenter__()
+            server = serving(stub_model(), shutdown_delay_s=0.2, shutdown_grace_s=LIMIT_S)
+            port = (await server.__aenter__()).port
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 stub = health_pb2_grpc.HealthStub(channel)
-                for name in ("", SERVICE):
+                for name in ("", SERVICE, "inference.GRPCInferenceService", "stub"):
                     request = health_pb2.HealthCheckRequest(service=name)
                     assert (await stub.Check(request)).status == SERVING
                 with pytest.raises(grpc.RpcError) as unknown:
@@ -64,6 +63,7 @@ def test_reflection_lists_the_services() -> None:
             database = ProtoReflectionDescriptorDatabase(channel)
             assert set(database.get_services()) == {
                 "jaxnn.v1.DigitClassifier",
+                "inference.GRPCInferenceService",
                 "grpc.health.v1.Health",
                 "grpc.reflection.v1alpha.ServerReflection",
             }
@@ -72,7 +72,14 @@ def test_reflection_lists_the_services() -> None:
                 "Classify",
                 "ClassifyStream",
                 "GetModel",
+                "ListModels",
             ]
+            for symbol in (
+                "inference.GRPCInferenceService",
+                "grpc.health.v1.Health",
+                "grpc.reflection.v1alpha.ServerReflection",
+            ):
+                assert database.FindFileContainingSymbol(symbol).service
 
     serve_sync(stub_model(), scenario)
 
@@ -87,9 +94,8 @@ def test_an_address_that_cannot_be_had_is_one_sentence(
             ("203.0.113.1", 0, "Cannot assign requested address"),
             ("a..b", 0, "label"),
         ):
-            config = ServiceConfig(host=host, port=port)
             with pytest.raises(RunError, match=rf"cannot listen on {host}:{port} \(.*{reason}"):
-                async with running_server(config, stub_model()):
+                async with serving(stub_model(), host=host, port=port):
                     pass
 
     serve_async(stub_model(), scenario)
@@ -101,14 +107,14 @@ SERVE_SLOWLY = """
 import sys, time
 sys.path.insert(0, "tests")
 from serving import first_pixel, stub_model
-from service import server
+from service import registry, server
 from service.config import ServiceConfig
 def slow(images):
     print("computing", flush=True)
     time.sleep(float(sys.argv[1]))
     return first_pixel(images)
-server.load_model = lambda path, name: stub_model(slow)
-server.serve(ServiceConfig(port=0), "any")
+registry.load_model = lambda *_, **__: stub_model(slow)
+server.serve(ServiceConfig(port=0, inline_images=0))
 """
 
 
@@ -191,8 +197,8 @@ def test_a_stop_under_load_cancels_nobody() -> None:
 
     async def scenario() -> None:
         async with asyncio.timeout(LIMIT_S):
-            server = running_server(ServiceConfig(port=0), stub_model())
-            port = await server.__aenter__()
+            server = serving(stub_model(), shutdown_delay_s=0.2)
+            port = (await server.__aenter__()).port
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 stub = digits_pb2_grpc.DigitClassifierStub(channel)
                 asking = [asyncio.create_task(ask(stub)) for _ in range(64)]
@@ -231,4 +237,4 @@ def test_a_cancelled_call_that_waits_never_computes() -> None:
             assert list((await stub.Classify(pixels(3))).labels) == [3]
         assert computed == [1, 3]
 
-    serve_async(stub_model(slow), scenario)
+    serve_async(stub_model(slow), scenario, inline_images=0)

@@ -69,7 +69,7 @@ SERVE = """
 import sys
 from service.config import ServiceConfig
 from service.server import serve
-serve(ServiceConfig(port=0), sys.argv[1])
+serve(ServiceConfig(port=0, model=sys.argv[1], proof=0))
 """
 
 
@@ -117,6 +117,7 @@ def test_the_model_is_described(model_file: Path) -> None:
             metrics={"test_accuracy": 0.25},
             members=1,
             rejects=False,
+            sha256=checkpoint.load(model_file).digest,
         )
         assert (answer.model_name, answer.model_version) == (model.name, model.version)
         assert (answer.id, answer.classes, len(answer.scores)) == ("mine", 10, 20)
@@ -126,8 +127,7 @@ def test_the_model_is_described(model_file: Path) -> None:
 
 
 def test_an_ensemble_says_how_many_networks_it_is() -> None:
-    model = stub_model()
-    model = model._replace(file=model.file._replace(spec=Spec(members=3)))
+    model = stub_model(members=3)
 
     def scenario(target: str) -> None:
         with grpc.insecure_channel(target) as channel:
@@ -186,8 +186,6 @@ def test_noise_is_rejected_and_digits_are_not(shipped_network: Path, digits: dat
             assert all(found.rejected[40:]) == model.rejects == any(found.rejected)
 
     model = load_model(shipped_network, "digits", buckets=(64,))
-    if model.file.familiar is not None:
-        assert model.file.familiar.components.dtype == np.float32  # no conversion in every call
     serve_sync(model, scenario)
 
 
@@ -309,4 +307,10 @@ def test_an_oversize_message_is_refused_plain_and_compressed(
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert list(stub.Classify(pixels(5), timeout=LIMIT_S).labels) == [5]
 
-    serve_sync(stub_model(), scenario, max_images_per_request=10**6, max_message_bytes=2**20)
+    serve_sync(
+        stub_model(),
+        scenario,
+        max_images_per_request=10**6,
+        max_queue_size=10**6,
+        max_message_bytes=2**20,
+    )

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -10,6 +10,7 @@ import tyro
 
 from jaxnn.commands.output import say, write_json
 from jaxnn.errors import ConfigError, DataError
+from service.calling.connection import PLAIN, Connection
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +66,8 @@ class Classify:
     model: Path | None = None
     """A model file; the one that ships with jaxnn where not given."""
     server: str | None = None
-    """HOST:PORT of a running `jaxnn serve`, to be asked instead of a model here."""
+    """HOST:PORT of a running `jaxnn serve`, or IP:PORT,IP:PORT of several, to be asked instead."""
+    connection: Connection = field(default_factory=Connection)
     raw: bool = False
     """Leave the pictures alone: they are 28 x 28 pixels of grey already, bright ink on black."""
     plot: Annotated[Path | None, tyro.conf.arg(aliases=["--explain"])] = None
@@ -81,6 +83,8 @@ class Classify:
             )
         if self.server and self.model:
             raise ConfigError("--server and --model exclude each other: the server has its model")
+        if self.connection != PLAIN and not self.server:
+            raise ConfigError("--token and the --tls flags are for --server: name a server")
         from jaxnn.data.picture_files import shown
 
         if self.plot:
@@ -127,14 +131,16 @@ class Classify:
         import numpy as np
 
         images = np.stack(digits)
-        return _asked(self.server, images) if self.server else _answered(self.model, images)
+        if self.server:
+            return _asked(self.server, self.connection.with_environment(), images)
+        return _answered(self.model, images)
 
 
-def _asked(server: str, images: "np.ndarray") -> list[Verdict]:
+def _asked(server: str, connection: Connection, images: "np.ndarray") -> list[Verdict]:
     """What a server says."""
     from service.client import DigitClient
 
-    with DigitClient(server) as client:
+    with DigitClient(server, connection=connection) as client:
         found = client.classify(images)
     columns = (found.labels, found.scores, found.confidences, found.rejected)
     return [

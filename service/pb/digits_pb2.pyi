@@ -13,17 +13,27 @@ class EncodedImages(_message.Message):
     def __init__(self, images: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class ClassifyRequest(_message.Message):
-    __slots__ = ("pixels", "encoded", "id")
+    __slots__ = ("pixels", "encoded", "id", "model_name", "model_version", "priority", "skip_rejection", "report")
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     ENCODED_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    SKIP_REJECTION_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     pixels: bytes
     encoded: EncodedImages
     id: str
-    def __init__(self, pixels: _Optional[bytes] = ..., encoded: _Optional[_Union[EncodedImages, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+    model_name: str
+    model_version: str
+    priority: int
+    skip_rejection: bool
+    report: bool
+    def __init__(self, pixels: _Optional[bytes] = ..., encoded: _Optional[_Union[EncodedImages, _Mapping]] = ..., id: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., priority: _Optional[int] = ..., skip_rejection: bool = ..., report: bool = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
-    __slots__ = ("labels", "scores", "classes", "model_name", "model_version", "id", "confidences", "rejected")
+    __slots__ = ("labels", "scores", "classes", "model_name", "model_version", "id", "confidences", "rejected", "report")
     LABELS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     CLASSES_FIELD_NUMBER: _ClassVar[int]
@@ -32,6 +42,7 @@ class ClassifyResponse(_message.Message):
     ID_FIELD_NUMBER: _ClassVar[int]
     CONFIDENCES_FIELD_NUMBER: _ClassVar[int]
     REJECTED_FIELD_NUMBER: _ClassVar[int]
+    REPORT_FIELD_NUMBER: _ClassVar[int]
     labels: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     classes: int
@@ -40,14 +51,59 @@ class ClassifyResponse(_message.Message):
     id: str
     confidences: _containers.RepeatedScalarFieldContainer[float]
     rejected: _containers.RepeatedScalarFieldContainer[bool]
-    def __init__(self, labels: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., classes: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., id: _Optional[str] = ..., confidences: _Optional[_Iterable[float]] = ..., rejected: _Optional[_Iterable[bool]] = ...) -> None: ...
+    report: Report
+    def __init__(self, labels: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., classes: _Optional[int] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., id: _Optional[str] = ..., confidences: _Optional[_Iterable[float]] = ..., rejected: _Optional[_Iterable[bool]] = ..., report: _Optional[_Union[Report, _Mapping]] = ...) -> None: ...
+
+class Report(_message.Message):
+    __slots__ = ("batch_images", "released", "queue_us", "prepare_us", "assembly_us", "compute_us")
+    BATCH_IMAGES_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_US_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_US_FIELD_NUMBER: _ClassVar[int]
+    ASSEMBLY_US_FIELD_NUMBER: _ClassVar[int]
+    COMPUTE_US_FIELD_NUMBER: _ClassVar[int]
+    batch_images: int
+    released: str
+    queue_us: int
+    prepare_us: int
+    assembly_us: int
+    compute_us: int
+    def __init__(self, batch_images: _Optional[int] = ..., released: _Optional[str] = ..., queue_us: _Optional[int] = ..., prepare_us: _Optional[int] = ..., assembly_us: _Optional[int] = ..., compute_us: _Optional[int] = ...) -> None: ...
 
 class GetModelRequest(_message.Message):
+    __slots__ = ("name", "version")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class ListModelsRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class ListModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ModelEntry]
+    def __init__(self, models: _Optional[_Iterable[_Union[ModelEntry, _Mapping]]] = ...) -> None: ...
+
+class ModelEntry(_message.Message):
+    __slots__ = ("name", "version", "state", "reason", "preferred")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PREFERRED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    version: str
+    state: str
+    reason: str
+    preferred: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., preferred: bool = ...) -> None: ...
+
 class GetModelResponse(_message.Message):
-    __slots__ = ("name", "version", "family", "layer_sizes", "activation", "output", "cost", "parameter_count", "input_shape", "classes", "max_images_per_request", "max_message_bytes", "metrics", "members", "rejects")
+    __slots__ = ("name", "version", "family", "layer_sizes", "activation", "output", "cost", "parameter_count", "input_shape", "classes", "max_images_per_request", "max_message_bytes", "metrics", "members", "rejects", "sha256")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +126,7 @@ class GetModelResponse(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     REJECTS_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     family: str
@@ -85,4 +142,5 @@ class GetModelResponse(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     members: int
     rejects: bool
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activation: _Optional[str] = ..., output: _Optional[str] = ..., cost: _Optional[str] = ..., parameter_count: _Optional[int] = ..., input_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., max_images_per_request: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., members: _Optional[int] = ..., rejects: bool = ...) -> None: ...
+    sha256: str
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activation: _Optional[str] = ..., output: _Optional[str] = ..., cost: _Optional[str] = ..., parameter_count: _Optional[int] = ..., input_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., max_images_per_request: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., members: _Optional[int] = ..., rejects: bool = ..., sha256: _Optional[str] = ...) -> None: ...

@@ -49,6 +49,11 @@ class DigitClassifierStub(object):
                 request_serializer=service_dot_pb_dot_digits__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=service_dot_pb_dot_digits__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/jaxnn.v1.DigitClassifier/ListModels',
+                request_serializer=service_dot_pb_dot_digits__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_digits__pb2.ListModelsResponse.FromString,
+                _registered_method=True)
 
 
 class DigitClassifierServicer(object):
@@ -76,6 +81,13 @@ class DigitClassifierServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListModels(self, request, context):
+        """Every version of every model that the server knows of, also those that it could not load.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DigitClassifierServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -93,6 +105,11 @@ def add_DigitClassifierServicer_to_server(servicer, server):
                     servicer.GetModel,
                     request_deserializer=service_dot_pb_dot_digits__pb2.GetModelRequest.FromString,
                     response_serializer=service_dot_pb_dot_digits__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=service_dot_pb_dot_digits__pb2.ListModelsRequest.FromString,
+                    response_serializer=service_dot_pb_dot_digits__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -176,6 +193,33 @@ class DigitClassifier(object):
             '/jaxnn.v1.DigitClassifier/GetModel',
             service_dot_pb_dot_digits__pb2.GetModelRequest.SerializeToString,
             service_dot_pb_dot_digits__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jaxnn.v1.DigitClassifier/ListModels',
+            service_dot_pb_dot_digits__pb2.ListModelsRequest.SerializeToString,
+            service_dot_pb_dot_digits__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,
