@@ -29,6 +29,7 @@ QUESTIONS = {
     "stream": Question("benchmarks.stream"),
     "growth": Question("benchmarks.growth", short=False),
     "gpu": Question("benchmarks.gpu", short=False),
+    "serving": Question("benchmarks.serving", short=False),
     "pictures": Question("benchmarks.pictures", short=False),
     "rejection": Question("benchmarks.rejection", short=False),
 }
