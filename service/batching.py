@@ -115,8 +115,8 @@ class Batcher:
         queue.put(job)
         self.rows += job.rows
 
-    def take(self, now: float) -> Batch | None:
-        """The next batch for a device that is free, or None where it should wait for more rows.
+    def take(self, now: float, idle: bool = True) -> Batch | None:
+        """The next batch for a device, or None where it should wait for more rows.
 
         A key's rows are released when they fill a batch ("full"); or else at once where there is
         no `max_queue_delay` ("idle"), when the oldest job has waited that long ("delay"), or that
@@ -124,11 +124,17 @@ class Batcher:
         that are ready, the one with the most urgent job is next.
 
         First, jobs whose deadline has passed fail with Expired.
+
+        Args:
+          now: the time.
+          idle: whether the device has nothing to do; else only a full batch is worth taking ahead.
         """
         self.expire(now)
         chosen = None
         for queue in self._queues.values():
             since, why = self._release(queue)
+            if not idle and why != "full":
+                continue
             if since <= now and (chosen is None or queue.level() < chosen.level()):
                 chosen, reason = queue, why
         if chosen is None:

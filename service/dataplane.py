@@ -1,7 +1,7 @@
 """The one way from images to an answer, the same for every API and transport.
 
-A request that finds nothing waiting and is small is computed at once, on the event loop's own
-thread: handing it to another costs more than the network does. All others go through the
+A request that finds nothing waiting and is not large is computed at once, on the event loop's own
+thread: handing it to another takes longer than most computing. All others go through the
 micro-batcher and one compute thread; while that computes one batch, the next gathers.
 """
 
@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,10 @@ from service.repository import ServedModel
 from service.rpc import Call
 from service.telemetry import Telemetry
 
+# Batches that the compute thread has at once: the second, a full one, so that the thread need not
+# wait for the event loop, which may be busy with a large message.
+AHEAD = 2
+REJECTION_WORK = 8  # that of a network of 13,002 parameters, and the test whether it is a digit
 RETRY_AFTER = 0.01, 5.0  # seconds: least and most that a refused caller is told to wait
 _LEVELS = (1, 0, 2)  # of the queue, by a request's priority: none, high, low
 
@@ -60,7 +65,7 @@ class DataPlane:
         )
         self._inline = config.inline_images
         self._compute, self._decode = compute, decode
-        self._busy = False  # a batch is being computed
+        self._running = 0  # batches that the compute thread has
         self._again = deque[Batch]()  # parts of one that failed
         self._report = 0, "", 0.0, 0.0  # of the last batch: images, why, assembly and compute
         self._timer: asyncio.TimerHandle | None = None
@@ -102,7 +107,8 @@ class DataPlane:
         deadline, now = call.deadline(), time.monotonic()
         if timeout is not None:
             deadline = min(deadline, now + timeout)
-        if len(images) <= self._inline and not (self._busy or self._batcher.rows or self._delay):
+        work = len(images) * (REJECTION_WORK if rejection else 1)
+        if work <= self._inline and not (self._running or self._batcher.rows or self._delay):
             if deadline <= now:
                 self.telemetry.count("expired")
                 raise Expired("the request's time was over when it came: give it more")
@@ -179,6 +185,7 @@ class DataPlane:
         except asyncio.CancelledError:  # the caller is gone
             self._batcher.drop(job)
             self.telemetry.count("cancelled")
+            call.batch_rows = 0  # it may have been computed just now, and answers nobody
             raise
         if job.error:
             if isinstance(job.error, Expired):
@@ -189,27 +196,29 @@ class DataPlane:
         return job.result
 
     def _pump(self) -> None:
-        """Starts a batch if there is one and nothing computes; else sees to it that it comes."""
+        """Gives the compute thread what it can have; else sees to it that it comes."""
         if self._timer:
             self._timer.cancel()
             self._timer = None
-        if self._busy:
-            return
-        now = time.monotonic()
-        batch = self._again.popleft() if self._again else self._batcher.take(now)
-        loop = asyncio.get_running_loop()
-        if batch:
-            self._busy = True
+        loop, now = asyncio.get_running_loop(), time.monotonic()
+        while self._running < AHEAD:
+            batch = self._next(now)
+            if batch is None:
+                break
+            self._running += 1
             running = loop.run_in_executor(self._compute, _computed, batch)
-            running.add_done_callback(lambda done: self._finish(batch, done))
-        elif (wake := self._batcher.wake_at()) is not None:
+            running.add_done_callback(partial(self._finish, batch))
+        if not self._running and (wake := self._batcher.wake_at()) is not None:
             self._timer = loop.call_later(max(0.0, wake - now), self._pump)
+
+    def _next(self, now: float) -> Batch | None:
+        return self._again.popleft() if self._again else self._batcher.take(now, not self._running)
 
     def _finish(
         self, batch: Batch, done: "asyncio.Future[tuple[np.ndarray, float, float]]"
     ) -> None:
         """Hands a batch's results to those who wait for them, and starts the next."""
-        self._busy = False
+        self._running -= 1
         model, _ = batch.key
         error = done.exception()
         if error and len(batch.parts) > 1:

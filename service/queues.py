@@ -112,7 +112,7 @@ class Queue:
         ring = self._rings[job.priority]
         line = ring[job.caller]
         del line.jobs[job]
-        if not line.jobs:
+        if not line.jobs and line.balance > 0:  # a debt is not forgotten because a line is empty
             del ring[job.caller]
         if len(self._deadlines) > 2 * len(self.jobs):  # lest it grow with jobs that have left
             self._deadlines = [entry for entry in self._deadlines if entry[2] in self.jobs]
@@ -128,6 +128,9 @@ class Queue:
                     line.balance += self._turn
                     ring.move_to_end(caller)
                     continue
+                if not line.jobs:
+                    del ring[caller]
+                    continue
                 job = next(iter(line.jobs))
                 start = job.taken
                 stop = min(job.rows, start + room)
@@ -142,7 +145,8 @@ class Queue:
 
     def level(self) -> int:
         """The most urgent level that has jobs; the queue is not empty."""
-        return next(level for level, ring in enumerate(self._rings) if ring)
+        levels = enumerate(self._rings)
+        return next(level for level, ring in levels if any(line.jobs for line in ring.values()))
 
     def oldest(self) -> float:
         """When the oldest job came, in seconds; the queue is not empty."""

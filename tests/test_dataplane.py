@@ -233,10 +233,11 @@ def test_urgent_requests_go_first() -> None:
         with device.held():
             first = ask(plane, 1)
             await device.busy()
+            ahead = ask(plane, 9, priority=2)  # a full batch, which the thread has already
             tasks = [ask(plane, 2 * priority, priority=priority) for priority in (2, 0, 1)]
             await asyncio.sleep(0)
-        await asyncio.gather(first, *tasks)
-        assert device.batches == [[1], [2], [0], [4]]
+        await asyncio.gather(first, ahead, *tasks)
+        assert device.batches == [[1], [9], [2], [0], [4]]
 
     run(device, scenario, max_batch_size=1)
 
