@@ -56,14 +56,14 @@ class Gate:
         """A call has ended."""
         self.open_calls -= 1
 
-    async def close(self) -> None:
-        """Refuse from here on; returns when nobody has come for a moment."""
+    async def close(self, quiet: float = QUIET_S) -> None:
+        """Refuse from here on; returns when nobody has come for `quiet` seconds."""
         self.closed = True
         for stream in self._idle_streams:  # it waits for its caller, who may never send again
             stream.cancel()
         closed = self._last_arrival = time.monotonic()
-        while (now := time.monotonic()) < min(self._last_arrival + QUIET_S, closed + PATIENCE_S):
-            await asyncio.sleep(min(self._last_arrival + QUIET_S, closed + PATIENCE_S) - now)
+        while (now := time.monotonic()) < min(self._last_arrival + quiet, closed + PATIENCE_S):
+            await asyncio.sleep(min(self._last_arrival + quiet, closed + PATIENCE_S) - now)
 
     async def emptied(self) -> None:
         """Returns when no call is open."""

@@ -18,7 +18,7 @@ from service.config import ServiceConfig, address
 from service.dataplane import DataPlane
 from service.digits import DigitClassifier
 from service.edge import Edge
-from service.gate import Gate
+from service.gate import QUIET_S, Gate
 from service.health import Health
 from service.metrics_page import MetricsPage
 from service.registry import Loader, Registry
@@ -161,7 +161,7 @@ async def running_server(
         finally:
             state.stop()
             await asyncio.sleep(config.shutdown_delay_s)
-            await gate.close()
+            await gate.close(max(QUIET_S, config.shutdown_delay_s))
             await _end(server, gate, config.shutdown_grace_s)
 
 
