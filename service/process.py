@@ -6,6 +6,7 @@ What each of it gave is in docs/performance.md.
 import asyncio
 import ctypes
 import ctypes.util
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -72,6 +73,8 @@ def prepare() -> None:
     # An answer is wanted at once: handing each computation to a thread only costs time.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     _keep_memory()
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("service").setLevel(logging.INFO)
 
 
 def _keep_memory() -> None:

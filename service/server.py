@@ -127,6 +127,7 @@ async def running_server(
             inference.Inference(plane, config, lambda: state.serving).api,
         )
         names = [api.service for api in apis]
+        state.set(names, {})
         registry.on_change.append(lambda: state.set(names, registry.ready()))
         registry.on_load.append(partial(_count_load, telemetry))
         telemetry.gauge("in_flight", lambda: gate.open_calls)

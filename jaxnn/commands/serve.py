@@ -22,7 +22,7 @@ class Serve:
     print_config: bool = False
     """Print all settings as such a file, and end."""
     new_token: str | None = None
-    """Make a token for a caller of this name, print it and its lines of the tokens' file, and end."""
+    """Make a token for a caller of this name, print it with its lines of the file, and end."""
     no_cache: bool = False
     """Compile anew, and keep nothing compiled for the next time."""
 
@@ -68,8 +68,9 @@ def configured(argv: Sequence[str], environ: Mapping[str, str]) -> Serve:
     return Serve(settings.base(ServiceConfig, argv, environ))
 
 
-# Of XLA and NumPy, read when they are imported. Each measured in docs/performance.md.
+# Of XLA, NumPy and gRPC, read when they are imported.
 _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",  # its threads wait badly beside XLA's
+    "GRPC_VERBOSITY": "NONE",  # a line for each failed handshake would fill the log
     "NPROC": "1",  # one thread for XLA: a batch is too small to be worth handing round
 }
