@@ -132,7 +132,8 @@ def test_requests_that_come_while_a_batch_computes_share_the_next() -> None:
     run(device, scenario)
 
 
-def test_a_large_request_is_cut_and_joined() -> None:
+@pytest.mark.parametrize("inline", [0, 100])
+def test_a_large_request_is_cut_and_joined(inline: int) -> None:
     device = Device()
     labels = [n % 10 for n in range(25)]
 
@@ -140,7 +141,7 @@ def test_a_large_request_is_cut_and_joined() -> None:
         assert (await ask(plane, *labels)).labels.tolist() == labels
         assert [len(batch) for batch in device.batches] == [10, 10, 5]
 
-    run(device, scenario, max_batch_size=10)
+    run(device, scenario, max_batch_size=10, inline_images=inline)
 
 
 def test_a_full_queue_refuses_exactly_the_surplus() -> None:
