@@ -20,9 +20,17 @@ except ImportError:  # not for this platform
     uvloop = None
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Runs a server's coroutine to its end, on the quickest event loop there is."""
-    (uvloop or asyncio).run(main)
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        (uvloop or asyncio).run(main)
+    finally:
+        for number, handler in before.items():  # uvloop would keep them
+            signal.signal(number, handler)
 
 
 class Signals:

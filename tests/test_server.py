@@ -6,6 +6,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -25,10 +26,11 @@ from serving import (
     stub_model,
 )
 
-from jaxnn.errors import ConfigError, RunError
+from jaxnn.errors import CheckpointError, ConfigError, RunError
 from service.config import ServiceConfig, address
 from service.digits import SERVICE
 from service.pb import digits_pb2_grpc
+from service.server import serve
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -100,6 +102,14 @@ def test_an_address_that_cannot_be_had_is_one_sentence(
 
     serve_async(stub_model(), scenario)
     assert capfd.readouterr().err == ""
+
+
+def test_a_server_leaves_the_signals_as_they_were(tmp_path: Path) -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    with pytest.raises(CheckpointError, match="does not exist"):
+        serve(ServiceConfig(port=0, model=tmp_path / "none"))
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 # Answers after a second, and says on stdout when it has begun.
