@@ -21,6 +21,7 @@ from service.repository import Found, ServedModel, found_file, found_in, load_mo
 _log = logging.getLogger(__name__)
 
 Loader = Callable[[Found], ServedModel]
+OnLoad = Callable[[str, ServedModel | None, str], None]  # name, model, problem or nothing
 
 
 class Entry(NamedTuple):
@@ -58,8 +59,7 @@ class Registry:
         self._ready: dict[str, dict[str, ServedModel]] = {}
         self._preferred: dict[str, ServedModel] = {}
         self.on_change: list[Callable[[], None]] = []  # after each swap
-        # After each load: the name, the model or None, the problem or "".
-        self.on_load: list[Callable[[str, ServedModel | None, str], None]] = []
+        self.on_load: list[OnLoad] = []
 
     def choose(self, name: str, version: str = "") -> ServedModel:
         """The model that is to answer a request.
@@ -201,12 +201,12 @@ class Registry:
             named = kind != "named" or file.version in rest.split(",")
             if not canary and not (room > 0 and named):
                 continue
-            slot = await self._slot(file, again)
-            kept[name, file.version] = slot
+            slot = kept[name, file.version] = await self._slot(file, again)
             room -= not canary and slot.model is not None
         others = {key: slot for key, slot in self._slots.items() if key[0] != name}
-        for _, version in self._slots.keys() - others.keys() - kept.keys():
-            _log.info("model %s version %s is served no longer", name, version)
+        gone = self._slots.keys() - others.keys() - kept.keys()
+        for key in (key for key in gone if self._slots[key].model):
+            _log.info("model %s version %s is served no longer", *key)
         self._swap({**others, **kept})
 
     async def _slot(self, file: Found, again: bool) -> _Slot:
