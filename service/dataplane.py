@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from service import codec
+from service import codec, predictor
 from service.batching import Batch, Batcher, Job, QueueFull
 from service.config import ServiceConfig
 from service.errors import Expired, Overloaded
@@ -37,7 +37,7 @@ _Key = tuple[ServedModel, bool]  # with rejection or not: what may share a batch
 class Answer(NamedTuple):
     """What a model says about N images, and which model it was."""
 
-    labels: np.ndarray  # float32 [N] the class of the largest score, the lowest among equals
+    labels: np.ndarray  # int64 [N] the class of the largest score, the lowest among equals
     scores: np.ndarray  # float32 [N, C] in [0, 1]
     confidences: np.ndarray  # float32 [N] the calibrated chance that the label is right, 0 to 1
     rejected: np.ndarray  # bool [N]: too unlike the digits of training to be trusted
@@ -115,7 +115,13 @@ class DataPlane:
             found = self._at_once(call, model, images, rejection)
         else:
             found = await self._queued((model, rejection), images, deadline, priority, call)
-        return Answer(found[:, -3], found[:, :-3], found[:, -2], found[:, -1] > 0, model)
+        return Answer(
+            predictor.labels(found),
+            predictor.scores(found),
+            predictor.confidence(found),
+            predictor.rejected(found),
+            model,
+        )
 
     async def prepared(self, call: Call, files: Sequence[bytes], what: str) -> np.ndarray:
         """Digits uint8 [N, 784] from the bytes of picture files, N at least 1.

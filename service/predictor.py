@@ -38,7 +38,7 @@ class Predictor:
     def __init__(self, file: ModelFile, buckets: tuple[int, ...] = BUCKETS) -> None:
         """Compile and warm one executable a bucket, or two: with rejection and without.
 
-        Takes some seconds; a tenth of it from JAX's cache, which a model of the same shape fills.
+        Takes some seconds; less from JAX's cache, which a model of the same shape fills.
 
         Args:
           file: the model.

@@ -213,11 +213,9 @@ class Registry:
         """One file, loaded where it is new or has changed."""
         key = file.name, file.version
         before = self._slots.get(key)
-        if before and before.found.signature == file.signature:
-            if before.model and not before.reason:
-                return before
-            if not again:  # it failed, and is still the same file
-                return before
+        well = before and before.model and not before.reason
+        if before and before.found.signature == file.signature and (well or not again):
+            return before  # also one that failed: it is still the same file
         old = before.model if before else None
         if not old:
             self._slots = {**self._slots, key: _Slot(file, "LOADING")}

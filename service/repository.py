@@ -15,6 +15,7 @@ import numpy as np
 from jaxnn import answers, checkpoint, data
 from jaxnn.checkpoint import ModelFile
 from jaxnn.errors import CheckpointError, ConfigError
+from service import predictor
 from service.config import IMAGE_BYTES
 from service.predictor import BUCKETS, Predictor
 
@@ -127,12 +128,12 @@ def _prove(model: ServedModel, path: str, proof: float) -> None:
     plain = answers.answer(model.file, images)
     compiled = model.predictor(images, True)
     classes = model.file.spec.sizes[-1]
-    apart = np.abs(compiled[:, :classes] - plain.scores).max()
+    apart = np.abs(predictor.scores(compiled) - plain.scores).max()
     if not apart < 1e-4:  # NaN is not, either
         raise CheckpointError(
             f"{path} answers stored digits otherwise when compiled, by {apart:.2g}: train it again"
         )
-    right = float(np.mean(compiled[:, classes] == labels))
+    right = float(np.mean(predictor.labels(compiled) == labels))
     if classes == 10 and right < proof:
         raise CheckpointError(
             f"{path} reads {right:.0%} of {len(labels)} stored digits, expected {proof:.0%} at "
