@@ -18,6 +18,10 @@ from jaxnn.errors import ConfigError, ShapeError
 BUCKETS = (1, 8, 32, 128, 1024)
 CONSTANT_TO = 1  # rows: a third of such a call goes to handing over the parameters, if they are not
 # part of the program; but then each model has to be compiled, where others find theirs in the cache
+# JAX computes here and now on memory that begins at a multiple of this. Any other is copied first,
+# and where it is large in another thread, which takes longer than to copy it here.
+ALIGNMENT = 64  # bytes
+COPIED_FROM = 2**18  # bytes
 INTEGERS_FROM = 32  # rows: below, products of integers gain nothing
 
 
@@ -98,7 +102,7 @@ class Predictor:
         executables = self._executables[rejection]
         exact = executables.get(len(images))
         if exact and images.shape[1:] == (self.inputs,) and images.dtype == np.uint8:
-            return exact(images)
+            return exact(_aligned(images))
         fit = images.ndim == 2 and images.shape[1] == self.inputs and len(images) > 0
         if not fit or images.dtype != np.uint8:
             raise ShapeError(
@@ -116,7 +120,7 @@ class Predictor:
                 padded[:rows] = chunk
                 chunk = padded
             # Cut in NumPy: JAX would compile a slice.
-            found.append(executables[bucket](chunk)[:rows])
+            found.append(executables[bucket](_aligned(chunk))[:rows])
             start += rows
         return found[0] if len(found) == 1 else np.concatenate(found)
 
@@ -128,6 +132,17 @@ class Predictor:
                 return bucket if 2 * rows >= bucket or rows < self._buckets[0] else fits
             fits = bucket
         return fits
+
+
+def _aligned(images: np.ndarray) -> np.ndarray:
+    """The images, copied if they are many and lie where JAX would have to copy them."""
+    if images.nbytes < COPIED_FROM or images.ctypes.data % ALIGNMENT == 0:
+        return images
+    memory = np.empty(images.nbytes + ALIGNMENT, np.uint8)
+    skip = -memory.ctypes.data % ALIGNMENT
+    found = memory[skip : skip + images.nbytes].reshape(images.shape)
+    found[:] = images
+    return found
 
 
 def scores(found: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from jaxnn import answers, bytes_product, checkpoint, data
 from jaxnn.errors import ConfigError, ShapeError
 from service import predictor as predictors
-from service.predictor import Predictor
+from service.predictor import ALIGNMENT, COPIED_FROM, Predictor, _aligned
 
 BUCKETS = (1, 8)
 COMPILATION = "/jax/core/compile/backend_compile_duration"
@@ -137,3 +137,19 @@ def test_images_that_do_not_fit_are_refused(predictor: Predictor, images: np.nda
 def test_buckets_grow(buckets: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="buckets are"):
         Predictor(SHIPPED, buckets)
+
+
+def test_many_images_are_computed_where_they_lie_or_copied_in_this_thread() -> None:
+    """JAX would copy memory that begins anywhere, in another thread: see `ALIGNMENT`."""
+    many = COPIED_FROM // 784 + 1
+    memory = np.random.default_rng(5).integers(0, 256, 784 * many + 64, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    found = [
+        _aligned(memory[start + skip : start + skip + 784 * many].reshape(many, 784))
+        for skip in (0, 1, 5)
+    ]
+    assert [array.ctypes.data % ALIGNMENT for array in found] == [0, 0, 0]
+    assert [np.shares_memory(array, memory) for array in found] == [True, False, False]
+    assert np.array_equal(found[1].ravel(), memory[start + 1 : start + 1 + 784 * many])
+    few = memory[start + 1 : start + 1 + 784].reshape(1, 784)
+    assert _aligned(few) is few
