@@ -78,7 +78,7 @@ class Registry:
         versions = self._ready.get(name)
         if versions is None:
             raise NoSuchModel(
-                f"no model {shown(name)} is ready: choose one of {_listed(self._ready)}"
+                f"no model {shown(name)} is ready: choose one of {_listed(sorted(self._ready))}"
             )
         if version:
             if version not in versions:
@@ -152,7 +152,7 @@ class Registry:
         mine = [slot for (one, _), slot in self._slots.items() if one == name]
         if not mine:
             raise NoSuchModel(f"no model {name!r} is in the repository: add NAME/VERSION/ first")
-        newest = max(mine, key=lambda slot: _order(slot.found))
+        newest = max(mine, key=lambda slot: slot.found.number)
         if newest.reason:
             raise CheckpointError(newest.reason)
 
@@ -163,7 +163,9 @@ class Registry:
           NoSuchModel: it is not there.
         """
         if not any(one == name for one, _ in self._slots):
-            raise NoSuchModel(f"no model {name!r} is served: choose one of {_listed(self._ready)}")
+            raise NoSuchModel(
+                f"no model {name!r} is served: choose one of {_listed(sorted(self._ready))}"
+            )
         self._unloaded.add(name)
         await self.refresh(name)
 
@@ -195,12 +197,12 @@ class Registry:
         kept: dict[tuple[str, str], _Slot] = {}
         canaries = {canary.version for canary in self._canaries if canary.name == name}
         kind, _, rest = self._config.versions.partition(":")
-        room = int(rest) if kind == "latest" and self._config.repository else len(files)
+        room = int(rest) if kind == "latest" else len(files)
         for file in reversed(files):  # from the newest: one that fails leaves its place to an older
             canary = file.version in canaries
             named = kind != "named" or file.version in rest.split(",")
-            if not canary and not (room > 0 and named):
-                continue
+            if file.number and not canary and not (room > 0 and named):
+                continue  # what is no version is no matter of policy: it is told of
             slot = kept[name, file.version] = await self._slot(file, again)
             room -= not canary and slot.model is not None
         others = {key: slot for key, slot in self._slots.items() if key[0] != name}
@@ -224,6 +226,7 @@ class Registry:
         except Exception as error:  # a bad file must not end the server, whatever is wrong with it
             known = isinstance(error, JaxnnError)
             reason = str(error) if known else f"{file.path} cannot be served: the log says why"
+            reason = reason.encode(errors="backslashreplace").decode()  # it is sent as UTF-8
             if not known:
                 _log.error("%s", reason, exc_info=error)
             for heard in self.on_load:
@@ -238,7 +241,7 @@ class Registry:
         ready: dict[str, dict[str, ServedModel]] = {}
         preferred: dict[str, ServedModel] = {}
         canaries = {(canary.name, canary.version) for canary in self._canaries}
-        for (name, version), slot in sorted(slots.items(), key=lambda one: _order(one[1].found)):
+        for (name, version), slot in sorted(slots.items(), key=lambda one: one[1].found.number):
             if slot.model:
                 ready.setdefault(name, {})[slot.model.version] = slot.model
                 if (name, version) not in canaries or name not in preferred:
@@ -246,11 +249,6 @@ class Registry:
         self._slots, self._ready, self._preferred = slots, ready, preferred
         for changed in self.on_change:
             changed()
-
-
-def _order(file: Found) -> tuple[str, int, str]:
-    """By name, then by the version's number."""
-    return file.name, len(file.version), file.version
 
 
 def _listed(names: Iterable[str]) -> str:

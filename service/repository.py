@@ -46,6 +46,11 @@ class Found(NamedTuple):
     signature: tuple[int, ...]  # changes when the file does
     problem: str = ""  # why it cannot be one, where that is plain already
 
+    @property
+    def number(self) -> int:
+        """The version's; 0 where it has none."""
+        return int(self.version) if _VERSION.fullmatch(self.version) else 0
+
 
 def found_file(path: str | os.PathLike[str], name: str) -> Found:
     """A single model file under a name, there or not."""
@@ -55,7 +60,8 @@ def found_file(path: str | os.PathLike[str], name: str) -> Found:
 def found_in(folder: Path) -> dict[str, list[Found]]:
     """The models in NAME/VERSION/*.safetensors, versions from the lowest; nothing is read.
 
-    Other files and folders are left alone.
+    Model files in other places and versions without one are found with what is wrong as their
+    problem. Other files, and whatever begins with a dot, are left alone.
 
     Raises:
       ConfigError: the folder itself cannot be read.
@@ -63,20 +69,46 @@ def found_in(folder: Path) -> dict[str, list[Found]]:
     models: dict[str, list[Found]] = {}
     try:
         for path in sorted(folder.glob("*/*/*.safetensors")):
-            version, name = path.parent.name, path.parent.parent.name
-            if not (_NAME.fullmatch(name) and _VERSION.fullmatch(version)) or path.name[0] == ".":
-                continue
-            files = models.setdefault(name, [])
-            if files and files[-1].version == version:
-                sentence = f"{path.parent} holds several model files, expected one: remove others"
-                files[-1] = files[-1]._replace(problem=sentence)
-            else:
-                files.append(Found(name, version, path, _signature(path)))
+            if found := _at(folder, path, path.parent):
+                files = models.setdefault(found.name, [])
+                if files and files[-1].version == found.version:
+                    sentence = f"{path.parent} holds several model files, expected one"
+                    files[-1] = files[-1]._replace(problem=f"{sentence}: remove others")
+                else:
+                    files.append(found)
+        for path in sorted(folder.glob("*/*/")):
+            found = _at(folder, path, path)
+            files = models.get(found.name, []) if found else []
+            if found and found.number and found.version not in [one.version for one in files]:
+                sentence = f"{path} holds no model file: put one into it, NAME.safetensors"
+                empty = found._replace(signature=(), problem=sentence)
+                models.setdefault(found.name, []).append(empty)
+        for path in sorted(folder.glob("*/*.safetensors")):
+            if (found := _at(folder, path, path)) and path.is_file():
+                sentence = f"{path} lies in no version's folder: move it to {path.parent / '1'}/"
+                models.setdefault(found.name, []).append(found._replace(problem=sentence))
         if not models and not folder.is_dir():
             raise ConfigError(f"the repository {folder} is no folder: name one")
     except OSError as error:
         raise ConfigError(f"the repository {folder} cannot be read: {error.strerror}") from error
-    return {name: sorted(files, key=_order) for name, files in models.items()}
+    return {name: sorted(files, key=lambda file: file.number) for name, files in models.items()}
+
+
+def _at(folder: Path, path: Path, version: Path) -> Found | None:
+    """What is at a path, of the model and version that its folders name; None if it is hidden."""
+    if any(part.startswith(".") for part in path.relative_to(folder).parts):
+        return None
+    problem = ""
+    if not _VERSION.fullmatch(version.name):
+        problem = f"{version} is no version: name the folder by a whole number from 1, such as 3"
+    if not _NAME.fullmatch(version.parent.name):
+        problem = f"{version.parent} is no model's name: use letters, digits, '.', '_' and '-'"
+    return Found(_plain(version.parent.name), _plain(version.name), path, _signature(path), problem)
+
+
+def _plain(name: str) -> str:
+    """A file's name as an answer can hold it, however it is encoded."""
+    return ascii(name)[1:-1][:100]
 
 
 def load_model(
@@ -154,7 +186,3 @@ def _signature(path: Path) -> tuple[int, ...]:
     except OSError:
         return ()
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
-
-
-def _order(file: Found) -> int:
-    return int(file.version)

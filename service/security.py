@@ -71,6 +71,7 @@ class Tokens:
         self._checked = clock()
         self._seen = self._stamp()
         self._accounts: dict[str, Account] = {}  # by name
+        self._identities: dict[str, Identity] = {}  # by the SHA-256 of the token
         self._take_over(read_tokens(path))
 
     def authorise(self, call: Call, control: bool = False) -> Identity:
@@ -136,8 +137,6 @@ class Tokens:
             self._take_over(read_tokens(self._path))
         except ConfigError as error:
             _log.error("the tokens of before stay in use: %s", error)
-            return
-        _log.info("%d tokens read from %s", len(self._accounts), self._path)
 
     def _look(self) -> None:
         """Reads the file again where it has changed; looks at most once a second."""
@@ -148,13 +147,17 @@ class Tokens:
                 self.reload()
 
     def _take_over(self, identities: dict[str, Identity]) -> None:
+        if identities == self._identities:
+            return
         before, self._accounts = self._accounts, {}
-        self._identities = identities  # by the SHA-256 of the token
+        self._identities = identities
         for identity in identities.values():
             account = before.get(identity.name)
             if account is None or account.identity != identity:
                 account = _new_account(identity)
             self._accounts[identity.name] = account
+        count = len(identities)
+        _log.info("%d token%s read from %s", count, "" if count == 1 else "s", self._path)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:

@@ -66,6 +66,11 @@ class Certificates:
         self.pair = read_pair(*self._files)
         if self.pair.expires < time.time():
             _log.warning("%s: callers will refuse it", _expired(certificate, self.pair))
+        else:
+            asked = f", for callers with one of {client_ca}" if client_ca else ""
+            _log.info(
+                "certificate %s is good until %s%s", certificate, _date(self.pair.expires), asked
+            )
 
     def credentials(self) -> grpc.ServerCredentials:
         """For the port: gRPC comes back to `fetch` with every new connection."""
@@ -146,6 +151,8 @@ def _successor(certificate: Path, key: Path, client_ca: Path | None) -> Pair:
     return pair
 
 
+# By hand, since `ssl` describes only authorities (get_ca_certs) and the peer of a connection, and
+# the package `cryptography` would be a large dependency for one date.
 def end_of_validity(der: bytes) -> float:
     """When a certificate ends, in seconds since 1970.
 

@@ -1,6 +1,9 @@
 """`jaxnn classify`: the verdict here and from a server, `--raw`, `--plot`."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -137,18 +140,44 @@ def test_the_flags_of_a_server(
         assert capsys.readouterr().out == f"{pictures[0]}: 0  (confidence 100%)\n" * 2
         fake.refusals = [(grpc.StatusCode.UNAUTHENTICATED, None)]
         assert cli.main([*secure]) == 2
-        assert capsys.readouterr().err == "jaxnn: refused\n"
+        assert capsys.readouterr().err == (
+            "jaxnn: refused (the client's token: JAXNN_TOKEN or --token on the command line)\n"
+        )
         assert cli.main(["classify", pictures[0], "--server", fake.target]) == 1
-        assert "is TLS on at both ends" in capsys.readouterr().err
+        assert "if it speaks TLS, give tls_ca (--tls-ca)" in capsys.readouterr().err
+        (folder / "strange.pem").write_bytes(trustme.CA().cert_pem.bytes())
+        said = subprocess.run(
+            [sys.executable, "-m", "jaxnn", *secure[:-1], f"{folder}/strange.pem"],
+            capture_output=True,
+            text=True,
+            cwd=Path(cli.__file__).parents[1],
+            env={name: value for name, value in os.environ.items() if name != "GRPC_VERBOSITY"},
+        ).stderr
+        assert said.startswith("jaxnn: the certificate of the server")
+        assert said.count("\n") == 1  # gRPC's own lines are left out
     assert cli.main([*secure]) == 1
     assert f"no server answers at {fake.target}" in capsys.readouterr().err
     for words, said in (
         (["--token", "x"], "--token and the --tls flags are for --server"),
+        (["--server-model", "x"], "--server-model, --token and the --tls flags are for --server"),
+        (["--server", "[::1]:1", "--server-model", ""], "expected NAME or NAME:VERSION"),
+        (["--server", "[::1]:1", "--server-model", "a:b:c"], "expected NAME or NAME:VERSION"),
+        (["--server", "[::1]:1", "--model", "x"], "--server-model names a model of the server"),
         (["--server", "digits.example:1"], "would cross the network unencrypted"),
         (["--server", "nowhere"], "expected HOST:PORT"),
     ):
         assert cli.main(["classify", pictures[0], *words]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_model_of_the_server_can_be_named(
+    pictures: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Fake() as fake:
+        for words in ([], ["--server-model", "letters"], ["--server-model", "letters:7"]):
+            assert cli.main(["classify", pictures[0], "--server", fake.target, *words]) == 0
+        asked = [(one.request.model_name, one.request.model_version) for one in fake.asked]
+    assert asked == [("", ""), ("letters", ""), ("letters", "7")]
 
 
 @pytest.mark.parametrize("confidence", [np.nan, np.inf, -1.0])
@@ -158,7 +187,7 @@ def test_a_server_that_knows_no_confidence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def classify(self: object, images: np.ndarray) -> Classification:
+    def classify(self: object, images: np.ndarray, **asking: str) -> Classification:
         scores = np.linspace(0, 0.9, 10, dtype=np.float32)[None]
         return Classification(np.array([9]), scores, np.array([confidence]), np.array([False]))
 

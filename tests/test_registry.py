@@ -71,11 +71,12 @@ def test_the_policy_says_which_versions_are_served(
 ) -> None:
     for version in (9, 10, 1):
         put(tmp_path, "digits", version)
-    put(tmp_path, "digits", "draft")
+    put(tmp_path, "digits", ".draft")
     put(tmp_path, ".hidden", 1)
 
     async def scenario(registry: Registry) -> None:
         assert versions(registry) == served
+        assert len(registry.entries()) == len(served)
         assert registry.ready() == {"digits": True}
         newest = max(served, key=int)
         assert registry.choose("digits").version == newest
@@ -202,6 +203,45 @@ def test_two_files_in_a_version_are_one_too_many(tmp_path: Path) -> None:
     async def scenario(registry: Registry) -> None:
         assert not registry.ready()["digits"]
         assert "holds several model files, expected one" in registry.entries()[0].reason
+
+    run(tmp_path, scenario)
+
+
+def test_what_lies_in_the_wrong_place_is_told_of_once(tmp_path: Path) -> None:
+    put(tmp_path, "digits", 1)
+    strays = {
+        ("digits", "v3"): put(tmp_path, "digits", "v3").parent,
+        ("digits", "04"): put(tmp_path, "digits", "04").parent,
+        ("digits", "2"): tmp_path / "digits" / "2",
+        ("letters", "of.safetensors"): tmp_path / "letters" / "of.safetensors",
+        ("my model", "1"): put(tmp_path, "my model", 1).parents[1],
+        ("caf\\udce9", "1"): put(tmp_path, "caf\udce9", 1).parents[1],  # é, but not as UTF-8
+    }
+    (tmp_path / "digits" / "2").mkdir()
+    (tmp_path / "digits" / "notes").mkdir()
+    (tmp_path / "letters").mkdir()
+    strays["letters", "of.safetensors"].write_text("good")
+    told: list[str] = []
+
+    async def scenario(registry: Registry) -> None:
+        registry.on_load.append(lambda *heard: told.append(heard[2]))
+        assert states(registry) == {("digits", "1"): "READY"} | dict.fromkeys(strays, "UNAVAILABLE")
+        found = {(entry.name, entry.version): entry.reason for entry in registry.entries()}
+        for key, path in strays.items():
+            assert found[key].encode().startswith(f"{path} ".encode(errors="backslashreplace"))
+        assert "3 is no version" in found["digits", "v3"]
+        assert "holds no model file" in found["digits", "2"]
+        assert "move it to" in found["letters", "of.safetensors"]
+        assert "is no model's name" in found["my model", "1"]
+        await registry.refresh()
+        assert not told  # again
+        with pytest.raises(CheckpointError, match="holds no model file"):
+            await registry.load("digits")
+        put(tmp_path, "digits", 2)
+        told.clear()
+        await registry.refresh()
+        assert (registry.choose("digits").version, told) == ("2", [""])
+        await registry.load("digits")  # the one that is no version does not stand in its way
 
     run(tmp_path, scenario)
 

@@ -176,12 +176,28 @@ def test_a_bad_file_leaves_the_tokens_as_they_were(
 ) -> None:
     clock = Clock()
     tokens = Tokens(file, clock)
+    caplog.clear()
     file.unlink() if spoilt is None else file.write_text(spoilt)
     for _ in range(3):
         clock.now += 2
         assert tokens.authorise(call()).name == "alice"
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "the tokens of before stay in use" in caplog.text
+
+
+def test_what_was_read_is_told_of_where_it_changed(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "service")
+    tokens = Tokens(file)
+    tokens.reload()
+    file.write_text(f'[tokens.bob]\nsha256 = "{BOB}"\n')
+    tokens.reload()
+    tokens.reload()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"2 tokens read from {file}",
+        f"1 token read from {file}",
+    ]
 
 
 def test_reload_does_not_wait_and_keeps_what_is_spent(file: Path) -> None:

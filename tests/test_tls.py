@@ -128,9 +128,20 @@ def test_files_that_change_while_they_are_read_are_not_taken(
 def test_a_certificate_that_has_ended_is_warned_of(
     tmp_path: Path, authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "service")
     files = written(tmp_path, authority.issue_cert("127.0.0.1", not_after=LONG_AGO))
     Certificates(*files)
     assert "ended on 2021-03-04 05:06 UTC" in caplog.text
+    caplog.clear()
+    later = datetime(2052, 3, 4, 5, 6, tzinfo=UTC)
+    written(tmp_path, authority.issue_cert("127.0.0.1", not_after=later))
+    Certificates(*files)
+    Certificates(*files, client_ca=files[0])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"certificate {files[0]} is good until 2052-03-04 05:06 UTC",
+        f"certificate {files[0]} is good until 2052-03-04 05:06 UTC, for callers with one of "
+        f"{files[0]}",
+    ]
 
 
 def test_files_are_looked_at_once_a_second(

@@ -345,6 +345,7 @@ def test_a_worker_that_nobody_is_left_to_ask_answers_what_it_has_and_ends() -> N
             worker.stdout.close()
             assert call.code() is grpc.StatusCode.OK
             assert worker.wait(LIMIT_S) == 0
-            assert worker.stderr.read() == ""
+            said = worker.stderr.read().splitlines()
+            assert [line.split()[2] for line in said] == ["INFO", "INFO"]  # a model, an address
         finally:
             worker.kill()

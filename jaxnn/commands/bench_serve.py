@@ -1,5 +1,6 @@
 """`jaxnn bench-serve`."""
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -76,6 +77,7 @@ class BenchServe:
             raise RunError(f"the server at {self.target} answered no request in time")
 
     async def _measure(self, wanted: "Load") -> "Tally":
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines say less than our sentences
         import grpc.aio
 
         from service.calling import channels, connection, load, questions

@@ -1,6 +1,8 @@
 """`jaxnn classify`."""
 
 import math
+import os
+import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +17,8 @@ from service.calling.connection import PLAIN, Connection
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
+
+    from service.calling.calls import Asking
 
 
 class Seen(NamedTuple):
@@ -67,6 +71,8 @@ class Classify:
     """A model file; the one that ships with jaxnn where not given."""
     server: str | None = None
     """HOST:PORT of a running `jaxnn serve`, or IP:PORT,IP:PORT of several, to be asked instead."""
+    server_model: str | None = None
+    """Which of the server's models to ask, NAME or NAME:VERSION; its default where not given."""
     connection: Connection = field(default_factory=Connection)
     raw: bool = False
     """Leave the pictures alone: they are 28 x 28 pixels of grey already, bright ink on black."""
@@ -82,9 +88,18 @@ class Classify:
                 "no picture given: name one or more files, as in `jaxnn classify 7.png`"
             )
         if self.server and self.model:
-            raise ConfigError("--server and --model exclude each other: the server has its model")
-        if self.connection != PLAIN and not self.server:
-            raise ConfigError("--token and the --tls flags are for --server: name a server")
+            raise ConfigError(
+                "--server and --model exclude each other: --model is a file on this machine, "
+                "--server-model names a model of the server"
+            )
+        if (self.connection != PLAIN or self.server_model is not None) and not self.server:
+            raise ConfigError(
+                "--server-model, --token and the --tls flags are for --server: name a server"
+            )
+        if self.server_model is not None and not re.fullmatch("[^:]+(:[^:]+)?", self.server_model):
+            raise ConfigError(
+                f"--server-model is {self.server_model!r}, expected NAME or NAME:VERSION"
+            )
         from jaxnn.data.picture_files import shown
 
         if self.plot:
@@ -132,16 +147,21 @@ class Classify:
 
         images = np.stack(digits)
         if self.server:
-            return _asked(self.server, self.connection.with_environment(), images)
+            name, _, version = (self.server_model or "").partition(":")
+            connection = self.connection.with_environment()
+            return _asked(self.server, connection, images, {"model": name, "version": version})
         return _answered(self.model, images)
 
 
-def _asked(server: str, connection: Connection, images: "np.ndarray") -> list[Verdict]:
+def _asked(
+    server: str, connection: Connection, images: "np.ndarray", asking: "Asking"
+) -> list[Verdict]:
     """What a server says."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines say less than our sentences
     from service.client import DigitClient
 
     with DigitClient(server, connection=connection) as client:
-        found = client.classify(images)
+        found = client.classify(images, **asking)
     columns = (found.labels, found.scores, found.confidences, found.rejected)
     return [
         Verdict(int(label), scores, float(confidence), bool(rejected))

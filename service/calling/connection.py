@@ -47,7 +47,8 @@ class Connection:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise ConfigError(
-                f"{missing} is missing: a client's certificate and its private key go together"
+                f"{spelled(missing)} is missing: a client's certificate and its private key go "
+                "together"
             )
         if self.token is not None and not re.fullmatch(r"[!-~]+", self.token):
             raise ConfigError(
@@ -65,6 +66,11 @@ class Connection:
 
 
 PLAIN = Connection()
+
+
+def spelled(name: str) -> str:
+    """A setting as Python has it, and as the command line has it."""
+    return f"{name} (--{name.replace('_', '-')})"
 
 
 class Target(NamedTuple):
@@ -94,15 +100,17 @@ def parse_target(text: str) -> Target:
     for part in parts:
         host, colon, port = part.rpartition(":")
         if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-            raise ConfigError(f"target is {text!r}, expected HOST:PORT, or several IP:PORT,IP:PORT")
+            raise ConfigError(
+                f"the server is {text!r}, expected HOST:PORT, or several IP:PORT,IP:PORT"
+            )
     here = all(map(_is_here, parts))
     if len(parts) == 1:
         return Target(text, text, False, here)
     versions = {_ip_version(part) for part in parts}
     if len(versions) > 1 or None in versions:
         raise ConfigError(
-            f"target is {text!r}: several addresses must be IP addresses, all of version 4 or all "
-            "of version 6; for the machines behind a name give dns:///NAME:PORT"
+            f"the server is {text!r}: several addresses must be IP addresses, all of version 4 or "
+            "all of version 6; for the machines behind a name give dns:///NAME:PORT"
         )
     return Target(text, f"ipv{versions.pop()}:{','.join(parts)}", True, here)
 
@@ -121,7 +129,8 @@ def check_token(target: Target, connection: Connection) -> None:
     ):
         raise ConfigError(
             f"a token for {target.text} would cross the network unencrypted: "
-            "turn on TLS (tls or tls_ca), or allow it with token_in_clear"
+            f"turn on TLS with {spelled('tls')} or {spelled('tls_ca')}, or allow it with "
+            f"{spelled('token_in_clear')}"
         )
 
 
