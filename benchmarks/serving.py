@@ -9,8 +9,9 @@ which the better one counts: malloc as it is, and with its thresholds raised. In
 server is started anew, and the servers take turns at each row; then requests come at half the rate
 just measured, at even intervals. Medians over the rounds.
 
-Our server is asked twice: for labels, scores and confidence, as the peers give them, and with the
-test besides whether each image is a digit at all.
+Our server takes part over gRPC's own server and over the lean transport, both asked for labels,
+scores and confidence, as the peers give them; and lean once more with the test besides whether each
+image is a digit at all.
 
 Peers serve the same network: ONNX Runtime behind grpc.aio, and MLServer. Their Python is named by
 JAXNN_BENCH_ONNX and JAXNN_BENCH_MLSERVER, or is installed under build/ on first use.
@@ -31,7 +32,7 @@ from benchmarks.load.turns import Row, Turn
 from benchmarks.report import markdown
 
 ECHO, ECHO_KEPT = "echo", "echo, memory kept"
-OURS, REJECTING = "jaxnn", "jaxnn with rejection"
+OURS, LEAN, REJECTING = "jaxnn", "jaxnn, lean", "jaxnn, lean, with rejection"
 ROUNDS = {True: 3, False: 7}  # quick or not
 SECONDS = {True: 1.5, False: 4.0}  # of each measurement, after the warm-up
 ROWS = (
@@ -113,7 +114,9 @@ def entries(
     settings: Settings, questions: dict[int, Asked], folder: Path
 ) -> tuple[list[Contestant], dict[str, str]]:
     """Everyone who takes part, and why the others do not; asks our server for its replies."""
-    ours = contestants.jaxnn(OURS, settings.api, settings.processes, settings.server_args)
+    given, lean = settings.server_args, ("--transport", "lean")
+    ours = contestants.jaxnn(OURS, settings.api, settings.processes, given)
+    leaner = contestants.jaxnn(LEAN, settings.api, settings.processes, (*lean, *given))
     pairs = []
     with contestants.started(ours, folder / f"{ours.name}.log") as server:
         for count, (requests, _) in questions.items():
@@ -125,7 +128,8 @@ def entries(
         contestants.echo(ECHO, *bare),
         contestants.echo(ECHO_KEPT, *bare, "--keep-memory"),
         ours,
-        ours._replace(name=REJECTING, api=messages.WHOLE[settings.api]),
+        leaner,
+        leaner._replace(name=REJECTING, api=messages.WHOLE[settings.api]),
     ]
     absent = {}
     for name in settings.peers:
@@ -147,23 +151,23 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         found = row["contestants"]
         title = str(Row(row["images"], row["callers"]))
-        bare, ours = found[better_echo(found)], found[OURS]
-        ratio, whole = (
-            found[name]["rate"]["median"] / bare["rate"]["median"] for name in (OURS, REJECTING)
-        )
+        bare, lean = found[better_echo(found)], found[LEAN]
+        ratios = [
+            f"{found[name]['rate']['median'] / bare['rate']['median']:.2f}"
+            for name in (OURS, LEAN, REJECTING)
+        ]
         wanted = "" if row["wanted"] is None else f"{row['wanted']:.2f}"
         others = [f"{found[name]['rate']['median']:,.0f}" for name in peers]
-        parts = [f"{ratio:.2f}", wanted, f"{whole:.2f}"]
-        rates.append([title, _spread(bare), _spread(ours), *parts, *others])
-        cells = [f"{one[part]:,.0f}" for one in (bare, ours) for part in ("p50", "p99", "cpu_us")]
-        half = [f"{ours[part]:,.0f}" for part in ("half_p50", "half_p99")]
-        tails = [f"{one['half_p99'] / one['half_p50']:.1f}" for one in (ours, bare)]
+        rates.append([title, *map(_spread, (bare, found[OURS], lean)), *ratios, wanted, *others])
+        cells = [f"{one[part]:,.0f}" for one in (bare, lean) for part in ("p50", "p99", "cpu_us")]
+        half = [f"{lean[part]:,.0f}" for part in ("half_p50", "half_p99")]
+        tails = [f"{one['half_p99'] / one['half_p50']:.1f}" for one in (lean, bare)]
         times.append([title, *cells, *half, *tails])
         for name, one in found.items():
             notes += [f"{title}, {name}: {n} {code}." for code, n in one["errors"].items()]
-    heads = ["images / callers", "echo, requests/s", "jaxnn", "of the echo", "wanted"]
-    heads += ["of the echo, with rejection", *peers]
-    columns = ["microseconds", "echo p50", "p99", "CPU a call", "jaxnn p50", "p99", "CPU a call"]
+    heads = ["images / callers", "echo, requests/s", OURS, LEAN, "of the echo: jaxnn", "lean"]
+    heads += ["lean with rejection", "wanted", *peers]
+    columns = ["microseconds", "echo p50", "p99", "CPU a call", "lean p50", "p99", "CPU a call"]
     columns += ["half load p50", "p99", "p99 / p50", "of the echo"]
     return "\n\n".join([_setup(result), markdown(heads, rates), markdown(columns, times), *notes])
 

@@ -1,13 +1,15 @@
-"""grpc.aio as the transport: its calls to `service.edge`, and statuses back. Nothing else."""
+"""grpc.aio as the transport: its calls to routes, and statuses back. Nothing else."""
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 
 import grpc
 
-from service.edge import Edge
-from service.rpc import Api, Method
+from service import listener
+from service.config import ServiceConfig
+from service.rpc import Route
 from service.status import Refused, Status
+from service.tls import Certificates
 
 # A caller that is gone when its answer comes is no fault. gRPC logs each with a long trace.
 logging.getLogger("grpc._cython.cygrpc").addFilter(
@@ -15,21 +17,52 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(
 )
 
 
-def handler(api: Api, edge: Edge) -> grpc.GenericRpcHandler:
-    """The methods of an API as gRPC calls them. Messages come and go as bytes."""
-    return grpc.method_handlers_generic_handler(
-        api.service,
-        {
-            method.name: _stream(api, method, edge) if method.stream else _unary(api, method, edge)
-            for method in api.methods
-        },
-    )
+class GrpcTransport:
+    """A server of grpc.aio."""
+
+    def __init__(self, config: ServiceConfig, certificates: Certificates | None) -> None:
+        """Take the port.
+
+        Raises:
+          RunError: the address cannot be listened on.
+        """
+        self._server = grpc.aio.server(options=listener.options(config))
+        self.port = listener.listen(self._server, config, certificates)
+
+    async def start(self, routes: Mapping[str, Route]) -> None:
+        """Begin to answer."""
+        self._server.add_generic_rpc_handlers((Handler(routes),))
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls; returns when those there are have ended, cut off after `grace` s.
+
+        May be called again, with less patience.
+        """
+        await self._server.stop(grace)
 
 
-def _unary(api: Api, method: Method, edge: Edge) -> grpc.RpcMethodHandler:
+class Handler(grpc.GenericRpcHandler):
+    """The routes as gRPC calls them. Messages come and go as bytes."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        """Hold what gRPC is to call, by path."""
+        self._handlers = {
+            path: _stream(route) if route.stream else _unary(route)
+            for path, route in routes.items()
+        }
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        """The handler of a path; None where there is none."""
+        return self._handlers.get(handler_call_details.method)
+
+
+def _unary(route: Route) -> grpc.RpcMethodHandler:
     async def answered(data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         try:
-            return await edge.unary(api, method, data, context)
+            return await route.run(data, context)
         except Refused as refused:
             await _abort(context, refused.status)
             raise  # not reached: abort raises
@@ -37,12 +70,12 @@ def _unary(api: Api, method: Method, edge: Edge) -> grpc.RpcMethodHandler:
     return grpc.unary_unary_rpc_method_handler(answered)
 
 
-def _stream(api: Api, method: Method, edge: Edge) -> grpc.RpcMethodHandler:
+def _stream(route: Route) -> grpc.RpcMethodHandler:
     async def answered(
         messages: AsyncIterable[bytes], context: grpc.aio.ServicerContext
     ) -> AsyncIterator[bytes]:
         try:
-            async for answer in edge.stream(api, method, messages, context):
+            async for answer in route.run(messages, context):
                 yield answer
         except Refused as refused:
             await _abort(context, refused.status)

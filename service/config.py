@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxnn.errors import ConfigError
 
@@ -61,6 +61,9 @@ class ServiceConfig:
 
     port: int = 50051
     """TCP port to listen on; 0 picks a free one, which the line `listening on` names."""
+
+    transport: Literal["grpcio", "lean"] = "grpcio"
+    """What carries the calls: gRPC's own server, or a quicker one of this project."""
 
     workers: int = 1
     """Processes that serve the port together, each with all the models."""

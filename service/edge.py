@@ -6,12 +6,13 @@ The gate, the caller's token, the handler; then the status, the metrics, the log
 import asyncio
 import time
 from collections.abc import AsyncIterable, AsyncIterator
+from functools import partial
 
 from jaxnn.errors import JaxnnError
 from service.access_log import AccessLog
 from service.errors import Overloaded, Stopping, Unauthenticated
 from service.gate import Gate
-from service.rpc import Api, Call, Method, Wire
+from service.rpc import Api, Call, Method, Route, Wire
 from service.security import Tokens
 from service.status import Refused, Status, status_of
 from service.telemetry import Telemetry
@@ -37,6 +38,15 @@ class Edge:
         self._log = log
         self._tokens = tokens
         self._tracing = tracing
+
+    def routes(self, api: Api) -> dict[str, Route]:
+        """What a transport is to run, by path."""
+        return {
+            f"/{api.service}/{method.name}": Route(
+                partial(self.stream if method.stream else self.unary, api, method), method.stream
+            )
+            for method in api.methods
+        }
 
     async def unary(self, api: Api, method: Method, data: bytes, wire: Wire) -> bytes:
         """One request to its answer.

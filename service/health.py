@@ -5,15 +5,20 @@ one watching load balancer would make every stop last its whole grace.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
+from jaxnn.errors import JaxnnError
+from service.codec import parsed
+from service.rpc import Route, Wire
+from service.status import Refused, Status, status_of
+
+SERVICE = health.SERVICE_NAME
 _Response = health_pb2.HealthCheckResponse
 
 
-class Health(health_pb2_grpc.HealthServicer):
+class Health:
     """The status of each service and model by name; "" is the server as a whole."""
 
     def __init__(self) -> None:
@@ -21,6 +26,11 @@ class Health(health_pb2_grpc.HealthServicer):
         self._status: dict[str, int] = {}
         self._stopping = False
         self._changed = asyncio.Event()  # a new one after each change
+        # Beside the edge: who asks needs no token, and is answered however many calls are open.
+        self.routes = {
+            f"/{SERVICE}/Check": Route(self._check),
+            f"/{SERVICE}/Watch": Route(self._watch, stream=True),
+        }
 
     @property
     def serving(self) -> bool:
@@ -49,27 +59,27 @@ class Health(health_pb2_grpc.HealthServicer):
         self._stopping = True
         self._tell()
 
-    async def Check(  # noqa: N802 - the protocol's name
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
+    async def _check(self, data: bytes, wire: Wire) -> bytes:
         """The status now; NOT_FOUND for a service that is not here."""
-        if request.service not in self._status:
-            await context.abort(
-                grpc.StatusCode.NOT_FOUND,
-                f"no service {request.service[:100]!r} here: ask for one of {sorted(self._status)}",
-            )
-        return _Response(status=self._status[request.service])
+        service = _asked(data)
+        if service not in self._status:
+            sentence = f"no service {service[:100]!r} here: ask for one of {sorted(self._status)}"
+            raise Refused(Status("NOT_FOUND", sentence))
+        return _Response(status=self._status[service]).SerializeToString()
 
-    async def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+    async def _watch(self, messages: AsyncIterable[bytes], wire: Wire) -> AsyncIterator[bytes]:
         """The status now and whenever it changes."""
+        async for data in messages:  # the first and only one
+            service = _asked(data)
+            break
+        else:
+            return
         told: int | None = None
         while True:
-            changed, now = self._changed, self._now(request.service)
+            changed, now = self._changed, self._now(service)
             if now != told:
                 told = now
-                yield _Response(status=now)
+                yield _Response(status=now).SerializeToString()
             elif self._stopping:
                 return
             else:
@@ -81,3 +91,10 @@ class Health(health_pb2_grpc.HealthServicer):
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _asked(data: bytes) -> str:
+    try:
+        return parsed(health_pb2.HealthCheckRequest, data).service
+    except JaxnnError as error:
+        raise Refused(status_of(error)) from None

@@ -7,7 +7,7 @@ over grpc.aio, and another transport need only bring an object with the three me
 
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Handler = Callable[[bytes, "Call"], Awaitable[bytes]]
 
@@ -35,6 +35,18 @@ class Method(NamedTuple):
     # and sentence, and the call; None for an error that ends the stream.
     on_error: Callable[[bytes, str, str, "Call"], bytes | None] | None = None
     control: bool = False  # changes what is served: for administrators
+
+
+class Route(NamedTuple):
+    """What a transport runs for one path, as in "/jaxnn.v1.DigitClassifier/Classify".
+
+    run: (request's bytes, Wire) -> awaitable of the answer's bytes; where `stream` is true,
+    (asynchronous iterable of requests, Wire) -> asynchronous iterator of answers. Both end with
+    `status.Refused` or well.
+    """
+
+    run: Callable[[Any, Wire], Any]
+    stream: bool = False
 
 
 class Api(NamedTuple):

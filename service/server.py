@@ -7,19 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 from jaxnn.errors import CheckpointError, JaxnnError
-from service import aio, inference, listener, pool, process, tracing
+from service import described, health, inference, listener, pool, process, tracing
 from service.access_log import AccessLog
+from service.aio import GrpcTransport
 from service.config import ServiceConfig, address
 from service.dataplane import DataPlane
 from service.digits import DigitClassifier
 from service.edge import Edge
 from service.gate import QUIET_S, Gate
-from service.health import Health
+from service.http2.listener import LeanTransport
 from service.metrics_page import MetricsPage
 from service.registry import Loader, Registry
 from service.repository import ServedModel
@@ -27,6 +27,9 @@ from service.security import Tokens
 from service.telemetry import Telemetry
 
 LAST_ANSWERS_S = 1.0  # to reach their callers, once all are written
+
+Transport = GrpcTransport | LeanTransport
+TRANSPORTS: dict[str, type[Transport]] = {"grpcio": GrpcTransport, "lean": LeanTransport}
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +119,7 @@ async def running_server(
         if config.tracing:
             spans = tracing.to_collector(config.tracing, config.tracing_share)
             stack.callback(spans.close)
-        telemetry, gate, state = Telemetry(), Gate(config.max_calls), Health()
+        telemetry, gate, state = Telemetry(), Gate(config.max_calls), health.Health()
         registry = Registry(config, load)
         plane = DataPlane(registry, config, telemetry, compute, decode)
         log = AccessLog(config.access_log)
@@ -132,22 +135,17 @@ async def running_server(
         registry.on_load.append(partial(_count_load, telemetry))
         telemetry.gauge("in_flight", lambda: gate.open_calls)
         telemetry.gauge("models_ready", registry.count)
-        server = grpc.aio.server(options=listener.options(config))
+        telemetry.gauge("workers", lambda: 1)  # this one
         certificates = listener.certificates(config)
         if certificates:
             telemetry.gauge("certificate_end_seconds", lambda: certificates.pair.expires)
-        port = listener.listen(server, config, certificates)
+        transport = TRANSPORTS[config.transport](config, certificates)
         await _first_load(registry, config)
         registry.on_load.append(_log_load)
-        for api in apis:
-            server.add_generic_rpc_handlers((aio.handler(api, edge),))
-        health_pb2_grpc.add_HealthServicer_to_server(state, server)
+        routes = edge.routes(apis[0]) | edge.routes(apis[1]) | state.routes
         if config.reflection:
-            described = pool.describing(health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
-            servicer = reflection.aio.ReflectionServicer(
-                (*names, health.SERVICE_NAME, reflection.SERVICE_NAME), described
-            )
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+            messages = pool.describing(health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
+            routes |= described.routes((*names, health.SERVICE), messages)
         metrics_port = None
         if config.metrics_port is not None:
             page = MetricsPage(telemetry.snapshot, config.metrics_host, config.metrics_port)
@@ -156,14 +154,24 @@ async def running_server(
         if config.watch_s:
             watching = asyncio.create_task(registry.watch())
             stack.callback(watching.cancel)
-        await server.start()
+        await transport.start(routes)
+        _log.info(
+            "listening on %s %s TLS, %s tokens: up to %d images or %d bytes a request, %d images "
+            "in the queue",
+            address(config.host, transport.port),
+            "with" if certificates else "without",
+            "with" if tokens else "without",
+            config.max_images_per_request,
+            config.max_message_bytes,
+            config.max_queue_size,
+        )
         try:
-            yield Running(port, metrics_port, registry, telemetry, tokens)
+            yield Running(transport.port, metrics_port, registry, telemetry, tokens)
         finally:
             state.stop()
             await asyncio.sleep(config.shutdown_delay_s)
             await gate.close(max(QUIET_S, config.shutdown_delay_s))
-            await _end(server, gate, config.shutdown_grace_s)
+            await _end(transport, gate, config.shutdown_grace_s)
 
 
 def _count_load(telemetry: Telemetry, name: str, model: ServedModel | None, problem: str) -> None:
@@ -171,21 +179,23 @@ def _count_load(telemetry: Telemetry, name: str, model: ServedModel | None, prob
     telemetry.count("compiles", amount=getattr(model and model.predictor, "compile_count", 0))
 
 
-async def _end(server: grpc.aio.Server, gate: Gate, grace: float) -> None:
+async def _end(transport: Transport, gate: Gate, grace: float) -> None:
     """Stops when all calls have ended, or after `grace` seconds.
 
-    gRPC alone would also wait for connections that nobody uses, and whose callers do not hang up.
+    A transport alone would also wait for connections that nobody uses and nobody closes.
     """
     async with asyncio.TaskGroup() as ending:
-        ending.create_task(server.stop(grace))
+        ending.create_task(transport.stop(grace))
         with suppress(TimeoutError):
             await asyncio.wait_for(gate.emptied(), grace)
-        await server.stop(min(grace, LAST_ANSWERS_S))
+        await transport.stop(min(grace, LAST_ANSWERS_S))
 
 
 def _log_load(name: str, model: ServedModel | None, problem: str) -> None:
     if model:
-        _log.info("model %s version %s is ready", name, model.version)
+        with_or_not = "with" if model.file.familiar is not None else "without"
+        sentence = "model %s version %s is ready, %s rejection of what is no digit"
+        _log.info(sentence, name, model.version, with_or_not)
     else:
         _log.error("%s", problem)
 
@@ -201,5 +211,5 @@ async def _first_load(registry: Registry, config: ServiceConfig) -> None:
     problems = [entry.reason for entry in registry.entries() if entry.reason]
     if not any(registry.ready().values()) and not (config.watch_s or config.model_control):
         raise CheckpointError("; ".join(problems) or f"{config.repository} holds no model to serve")
-    for problem in problems:
-        _log.error("%s", problem)
+    for entry in registry.entries():
+        _log_load(entry.name, entry.model, entry.reason)

@@ -21,6 +21,8 @@ from service.server import Running, running_server
 # A proxy of the environment must not stand between a test and its own server.
 os.environ["no_grpc_proxy"] = "127.0.0.1"  # noqa: SIM112 - as gRPC spells it
 ROOT = Path(__file__).parent.parent
+# The same variable that sets it for servers in processes of their own: all tests run over either.
+TRANSPORT = os.environ.get("JAXNN_SERVE_TRANSPORT", "grpcio")
 LIMIT_S = 30.0  # for anything that should end by itself in a fraction of it
 
 
@@ -69,7 +71,8 @@ def pixels(*labels: int, name: str = "") -> digits_pb2.ClassifyRequest:
 @asynccontextmanager
 async def serving(model: ServedModel, **settings: Any) -> AsyncIterator[Running]:
     """A server of one model on this loop."""
-    wanted = {"port": 0, "shutdown_delay_s": 0.0, "name": model.name, **settings}
+    wanted = {"port": 0, "shutdown_delay_s": 0.0, "name": model.name, "transport": TRANSPORT}
+    wanted |= settings
     async with running_server(ServiceConfig(**wanted), lambda _: model) as server:
         yield server
 

@@ -238,7 +238,7 @@ def test_an_overload_is_told_with_its_hint() -> None:
 
 def test_a_transport_sees_every_method_of_an_api() -> None:
     seen = Seen(echo)
-    made = aio.handler(seen.api, seen.edge)
+    made = aio.Handler(seen.edge.routes(seen.api))
 
     class Details:
         invocation_metadata = ()

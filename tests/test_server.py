@@ -1,6 +1,7 @@
 """How a server starts, says that it is there, drops what nobody waits for, and stops."""
 
 import asyncio
+import logging
 import signal
 import subprocess
 import threading
@@ -30,7 +31,9 @@ from jaxnn.errors import CheckpointError, ConfigError, RunError
 from service.config import ServiceConfig, address
 from service.digits import SERVICE
 from service.pb import digits_pb2_grpc
-from service.server import serve
+from service.repository import Found, ServedModel
+from service.server import running_server, serve
+from service.token_file import new_token
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -57,6 +60,46 @@ def test_health_follows_the_server_and_lets_its_watchers_go() -> None:
                 await ending
 
     asyncio.run(scenario())
+
+
+def test_the_log_says_what_was_started_and_the_metrics_count_the_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "service")
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(new_token("alice")[1])
+    repository = tmp_path / "models"
+    for path in ("good/1", "good/v2"):
+        (repository / path).mkdir(parents=True)
+        (repository / path / "model.safetensors").touch()
+
+    def stub_of(found: Found) -> ServedModel:
+        return stub_model(name=found.name, version=found.version)
+
+    async def scenario() -> int:
+        config = ServiceConfig(port=0, repository=repository, tokens=tokens, shutdown_delay_s=0.0)
+        async with running_server(config, stub_of) as server:
+            assert server.telemetry.snapshot()["gauges"]["workers"] == 1
+            for _ in range(2):
+                server.look_again()
+                await asyncio.gather(*server._looking)
+            return server.port
+
+    port = asyncio.run(scenario())
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("INFO", f"1 token read from {tokens}"),
+        ("INFO", "model good version 1 is ready, without rejection of what is no digit"),
+        (
+            "ERROR",
+            f"{repository}/good/v2 is no version: name the folder by a whole number from 1, such "
+            "as 3",
+        ),
+        (
+            "INFO",
+            f"listening on 127.0.0.1:{port} without TLS, with tokens: up to 4096 images or "
+            "16777216 bytes a request, 16384 images in the queue",
+        ),
+    ]
 
 
 def test_reflection_lists_the_services() -> None:
