@@ -6,6 +6,8 @@ from pathlib import Path
 
 os.environ.setdefault("JAXNN_CACHE", "off")  # tests leave nothing in the user's cache
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two test processes share two cores
+# Most programs run once: making their machine code quick costs more than it saves.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import numpy as np

@@ -5,6 +5,7 @@ PyPI: kubernetes-validate has Kubernetes' own schemas, check-jsonschema that of 
 hadolint reads Containerfiles. None of them needs a network.
 """
 
+import dataclasses
 import importlib.util
 import os
 import re
@@ -23,6 +24,7 @@ import yaml
 from serving import serve_sync, stub_model
 
 from service import access_log, dataplane, gate, predictor, repository, settings, status
+from service.calling.connection import Connection
 from service.config import ServiceConfig
 from service.settings import FILE_VARIABLE, PREFIX
 from service.telemetry import METRICS
@@ -217,6 +219,8 @@ def test_every_variable_and_flag_that_is_written_down_exists() -> None:
     flags = {flag for text in commands for flag in re.findall(r"--[a-z-]+", text)} | set(alone)
     known = {f"--{name.replace('_', '-')}" for name in settings.hints(ServiceConfig)}
     known |= {f"--no-{flag[2:]}" for flag in known}
+    callers = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Connection)}
+    known |= callers | {"--server-model"}  # of `jaxnn classify`
     assert flags and flags <= known | {"--config", "--print-config", "--new-token"}
 
 

@@ -75,6 +75,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str | None: st.none() | texts.filter(bool),  # an empty text is none
     tuple[str, ...]: st.lists(texts, max_size=4).map(tuple),
     Literal["fast", "small"]: st.sampled_from(["fast", "small"]),
+    Literal["grpcio", "lean"]: st.sampled_from(["grpcio", "lean"]),
 }
 
 
