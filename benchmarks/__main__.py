@@ -28,6 +28,8 @@ QUESTIONS = {
     "ensemble": Question("benchmarks.ensemble"),
     "stream": Question("benchmarks.stream"),
     "growth": Question("benchmarks.growth", short=False),
+    "families": Question("benchmarks.families", short=False),
+    "lstm_epoch": Question("benchmarks.lstm_epoch", short=False),
     "gpu": Question("benchmarks.gpu", short=False),
     "serving": Question("benchmarks.serving", short=False),
     "pictures": Question("benchmarks.pictures", short=False),

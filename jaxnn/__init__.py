@@ -17,10 +17,12 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 _SUBMODULES = (
     "activations",
     "checkpoint",
+    "cnn",
     "costs",
     "data",
     "errors",
     "gradients",
+    "lstm",
     "metrics",
     "mlp",
     "models",

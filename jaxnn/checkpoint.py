@@ -87,7 +87,8 @@ def save(
       CheckpointError: params or familiar do not fit the spec; a number is not what it can be.
       RunError: the file could not be written.
     """
-    header: dict[str, Any] = {"spec": spec._asdict(), "training": training or {}}
+    fields = {name: value for name, value in spec._asdict().items() if value != ""}  # as of old
+    header: dict[str, Any] = {"spec": fields, "training": training or {}}
     header |= {"data": data or {}, "metrics": metrics or {}}
     found = {}
     if temperature is not None:

@@ -8,8 +8,13 @@ from typing import Literal
 class TrainConfig:
     """How a network is made and trained; everything that decides the numbers it ends with."""
 
+    family: Literal["mlp", "cnn", "lstm"] = "mlp"
+    """Family of networks: layers of neurons, convolutions for images, or memory cells for
+    sequences."""
+    architecture: str = ""
+    """The layers of a cnn or lstm, by a name that the family knows; an mlp has its sizes only."""
     sizes: tuple[int, ...] = (784, 16, 16, 10)
-    """Neurons in each layer, the inputs first."""
+    """Neurons in each layer, the inputs first; of a cnn, the inputs and the classes only."""
     activation: Literal["sigmoid", "tanh", "relu", "leaky_relu", "gelu"] = "sigmoid"
     """Activation of the hidden layers."""
     output: Literal["sigmoid", "softmax"] = "sigmoid"

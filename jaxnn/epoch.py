@@ -7,7 +7,7 @@ takes one step down. Everything here is written for ONE network: `ensemble` vmap
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from jax import Array
 
 from jaxnn import augment, metrics, models
 from jaxnn.config import TrainConfig
-from jaxnn.gradients import autodiff_gradient, batch_cost, batch_gradient
+from jaxnn.gradients import autodiff_gradient, batch_cost, batch_cost_and_gradient
 from jaxnn.models import Spec
 from jaxnn.optimizers import optimizer_of
 
@@ -37,7 +37,14 @@ class Own(NamedTuple):
 
 def spec_of(config: TrainConfig) -> Spec:
     """The network that a configuration names."""
-    return Spec("mlp", tuple(config.sizes), config.activation, config.output, config.cost)
+    return Spec(
+        config.family,
+        tuple(config.sizes),
+        config.activation,
+        config.output,
+        config.cost,
+        architecture=config.architecture,
+    )
 
 
 def shuffled_batches(seed: int, epoch: int, examples: int, batch_size: int) -> np.ndarray:
@@ -75,14 +82,21 @@ def train_step(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry, Ar
       steps: in an epoch, for schedules.
     """
     model = models.build(spec_of(config))
-    gradient_of = {"autodiff": autodiff_gradient, "backprop": batch_gradient}[config.gradient]
+    how: dict[str, Any] = {"model": model, "l2": config.l2}
+
+    def by_autodiff(params: Any, x: Array, y: Array) -> tuple[Array, Any]:
+        # XLA sees that both go forward the same way, and does it once.
+        return batch_cost(params, x, y, **how), autodiff_gradient(params, x, y, **how)
+
+    by_backprop = partial(batch_cost_and_gradient, **how)
+    roads: dict[str, Callable[..., tuple[Array, Any]]]
+    roads = {"autodiff": by_autodiff, "backprop": by_backprop}
+    cost_and_gradient = roads[config.gradient]
 
     def step(carry: Carry, x: Array, y: Array, own: Own = Own()) -> tuple[Carry, Array]:  # noqa: B008
         params, opt_state = carry
         optimizer = optimizer_of(config, steps, own.learning_rate, own.momentum)
-        # The cost shares its forward pass with the gradient.
-        cost = batch_cost(params, x, y, model=model, l2=config.l2)
-        grads = gradient_of(params, x, y, model=model, l2=config.l2)
+        cost, grads = cost_and_gradient(params, x, y)
         if own.mask is not None:
             grads = jax.tree.map(jnp.multiply, grads, own.mask)
         updates, opt_state = optimizer.update(grads, opt_state, params)

@@ -41,6 +41,14 @@ SEED = 14  # with it a 5-3-7-2 network has most relus on for the first example, 
 MOST_MOVED = 2_000  # parameters that finite differences move, drawn by the seed if there are more
 
 
+SMALL = {
+    "mlp": (("", (5, 3, 7, 2)),),
+    "cnn": (("tiny", (121, 3)),),
+    "lstm": (("rows", (84, 3, 4, 2)), ("speech", (160, 3, 2))),
+}
+"""Architectures and sizes to check of each family: all of its formulas, few parameters."""
+
+
 class Result(NamedTuple):
     """One network in one dtype."""
 
@@ -115,7 +123,8 @@ def check_all(
     if not 0 <= l2 < np.inf:
         raise ConfigError(f"l2 is {l2}, expected a number of at least 0")
     sizes = networks[0].spec.sizes
-    if len({(model.spec.family, model.spec.sizes) for model in networks}) != 1:
+    kinds = {(one.spec.family, one.spec.sizes, one.spec.architecture) for one in networks}
+    if len(kinds) != 1:
         raise ConfigError(
             "the networks are of several families or sizes: check each kind by itself"
         )

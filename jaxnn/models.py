@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxnn import mlp
+from jaxnn import cnn, lstm, mlp
 from jaxnn.activations import activation as activation_named
 from jaxnn.costs import objective as objective_of
 from jaxnn.errors import ConfigError
@@ -34,6 +34,7 @@ class Spec(NamedTuple):
     output: str = "sigmoid"
     cost: str = "quadratic"
     members: int = 1  # networks of this kind that answer together; above 1 an ensemble
+    architecture: str = ""  # a name in the family's ARCHITECTURES; an mlp has its sizes only
 
 
 class Model(NamedTuple):
@@ -47,6 +48,7 @@ class Model(NamedTuple):
     cost: (params, x [n_in], y [n_out]) -> scalar.
     backprop: (params, x [n_in], y [n_out]) -> dC/dparams, by the explicit chain rule.
     batch_backprop: (params, x [B, n_in], y [B, n_out]) -> its mean, contracted over the batch.
+    batch_cost_and_backprop: likewise -> (the batch's mean cost, that gradient), for training.
     """
 
     spec: Spec
@@ -55,22 +57,68 @@ class Model(NamedTuple):
     cost: Callable[[Params, Array, Array], Array]
     backprop: Callable[[Params, Array, Array], Params]
     batch_backprop: Callable[[Params, Array, Array], Params]
+    batch_cost_and_backprop: Callable[[Params, Array, Array], tuple[Array, Params]]
 
 
 def _mlp(spec: Spec) -> Model:
+    if spec.architecture:
+        raise ConfigError(
+            f"architecture is {spec.architecture!r}: an mlp has its sizes only, leave it out"
+        )
     scores: dict[str, Any] = {"activation": spec.activation, "output": spec.output}
     costs: dict[str, Any] = {**scores, "cost": spec.cost}
     return Model(
         spec=spec,
         init=partial(mlp.init, sizes=spec.sizes, dtype=jnp.float32),
         forward=partial(mlp.forward, **scores),
-        cost=partial(mlp.example_cost, **costs),
-        backprop=partial(mlp.backprop, **costs),
-        batch_backprop=partial(mlp.batch_backprop, **costs),
+        **_explicit(mlp, costs),
     )
 
 
-FAMILIES = {"mlp": _mlp}
+def _explicit(family: Any, costs: dict[str, Any]) -> dict[str, Any]:
+    """The cost of a family, a module, and its explicit gradient."""
+    cost = partial(family.example_cost, **costs)
+    batch_backprop = partial(family.batch_backprop, **costs)
+
+    def beside_each_other(params: Params, x: Array, y: Array) -> tuple[Array, Params]:
+        # XLA sees that both go forward the same way, and does it once.
+        mean = jnp.mean(jax.vmap(cost, in_axes=(None, 0, 0))(params, x, y))
+        return mean, batch_backprop(params, x, y)
+
+    both = beside_each_other
+    if family is lstm:  # of two scans XLA does not see it
+        both = partial(lstm.batch_cost_and_backprop, **costs)
+    return {
+        "cost": cost,
+        "backprop": partial(family.backprop, **costs),
+        "batch_backprop": batch_backprop,
+        "batch_cost_and_backprop": both,
+    }
+
+
+def _with_architecture(family: Any, spec: Spec) -> Model:
+    """Of a family, a module, whose layers have a name."""
+    family.check(spec.sizes, spec.architecture)
+    scores: dict[str, Any] = {
+        "architecture": spec.architecture,
+        "activation": spec.activation,
+        "output": spec.output,
+    }
+    costs: dict[str, Any] = {**scores, "cost": spec.cost}
+    form: dict[str, Any] = {"sizes": spec.sizes, "architecture": spec.architecture}
+    return Model(
+        spec=spec,
+        init=partial(family.init, **form, dtype=jnp.float32),
+        forward=partial(family.forward, **scores),
+        **_explicit(family, costs),
+    )
+
+
+FAMILIES: dict[str, Callable[[Spec], Model]] = {
+    "mlp": _mlp,
+    "cnn": partial(_with_architecture, cnn),
+    "lstm": partial(_with_architecture, lstm),
+}
 
 
 def _ensemble(spec: Spec) -> Model:
@@ -88,6 +136,11 @@ def _ensemble(spec: Spec) -> Model:
         each = jax.vmap(of_one, in_axes=(0, None, None), axis_size=members)
         return jax.tree.map(lambda leaf: leaf / members, each(params, x, y))
 
+    def mean_cost_and_gradient(params: Params, x: Array, y: Array) -> tuple[Array, Params]:
+        each = jax.vmap(one.batch_cost_and_backprop, in_axes=(0, None, None), axis_size=members)
+        costs, slopes = each(params, x, y)
+        return jnp.mean(costs), jax.tree.map(lambda leaf: leaf / members, slopes)
+
     return Model(
         spec=spec,
         init=lambda key: jax.vmap(one.init)(jax.random.split(key, members)),
@@ -95,6 +148,7 @@ def _ensemble(spec: Spec) -> Model:
         cost=mean_cost,
         backprop=partial(mean_gradient, one.backprop),
         batch_backprop=partial(mean_gradient, one.batch_backprop),
+        batch_cost_and_backprop=mean_cost_and_gradient,
     )
 
 

@@ -29,7 +29,7 @@ def planted(model: Model, change: Any) -> Model:
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    code = cli.main(["gradcheck", *words])
+    code = cli.main(["gradcheck", "--family", "mlp", *words])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -118,6 +118,7 @@ def test_kinks_within_the_step_and_arrays_without_a_gradient_are_counted() -> No
         cost=cost,
         backprop=backprop,
         batch_backprop=batch_backprop,
+        batch_cost_and_backprop=lambda params, x, y: (x[0, 0], batch_backprop(params, x, y)),
     )
     (found,) = check_all([model], examples=5)
     assert found.passed
@@ -173,25 +174,26 @@ def test_the_command_shows_a_table_and_the_closest_place(
 ) -> None:
     code, out, _ = run(capsys, "--sizes", "3", "2", "--activation", "tanh", "--output", "softmax")
     assert code == 0
-    table = [line.split() for line in out.splitlines() if line.startswith(" tanh")]
-    assert [row[1:4] for row in table] == [
+    table = [line.split() for line in out.splitlines() if line.startswith(" mlp")]
+    assert [row[2:5] for row in table] == [
         ["softmax,", cost, dtype]
         for cost in ("quadratic", "cross_entropy")
         for dtype in ("float32", "float64")
     ]
-    assert [len(row) for row in table] == [7, 8, 7, 8]  # float32 has no finite differences
+    assert [len(row) for row in table] == [8, 9, 8, 9]  # float32 has no finite differences
     assert "All agree; closest to its bound is tanh with softmax" in " ".join(out.split())
 
 
 def test_the_command_without_arguments_takes_every_combination_in_both_dtypes() -> None:
-    specs = Gradcheck().specs()
+    (specs,) = Gradcheck(family="mlp").kinds()
     assert {(spec.activation, spec.output, spec.cost) for spec in specs} == {
         (activation, *objective) for activation in ACTIVATIONS for objective in OBJECTIVES
     }
     hints = get_type_hints(Gradcheck)
     choices = {name: set(get_args(get_args(hints[name])[0])) for name in ("activation", "dtype")}
     assert choices == {"activation": set(ACTIVATIONS), "dtype": set(gradcheck.BOUNDS)}
-    assert set(get_args(hints["family"])) == set(models.FAMILIES)
+    assert set(get_args(hints["family"])) == {*models.FAMILIES, "all"}
+    assert set(gradcheck.SMALL) == set(models.FAMILIES)
     assert Gradcheck().seed == gradcheck.SEED
 
 

@@ -125,7 +125,9 @@ def test_the_gradient_of_an_ensemble_is_that_of_its_cost(x64: None) -> None:
     found = jax.jit(THREE.backprop)(params, x[0], y[0])
     expected = jax.jit(jax.grad(THREE.cost))(params, x[0], y[0])
     assert relative_difference(found, expected) < 1e-13
-    found = jax.jit(THREE.batch_backprop)(params, x, y)
+    cost, found = jax.jit(THREE.batch_cost_and_backprop)(params, x, y)
+    mean = jax.jit(lambda *batch: gradients.batch_cost(*batch, model=THREE))
+    assert float(cost) == pytest.approx(float(mean(params, x, y)), rel=1e-13)
     road = jax.jit(lambda *batch: gradients.autodiff_gradient(*batch, model=THREE))
     assert relative_difference(found, road(params, x, y)) < 1e-13
     # and each member's part is a third of what it would be alone

@@ -374,9 +374,9 @@ def test_a_recipe_is_changed_by_the_flags_that_are_given(
 
 def test_a_sweep_takes_a_recipe_too() -> None:
     words = ["sweep", "--recipe", "best", "--learning-rate", "1,2", "--seeds", "3"]
-    from jaxnn.commands.sweep import with_recipe
+    from jaxnn.commands.sweep import beginning_with
 
-    swept = with_recipe("best", words)
+    swept = beginning_with(RECIPES["best"], words)
     assert isinstance(cli.parse(words), Sweep)
     (first, second) = swept.settings(600)
     assert (first.learning_rate, second.learning_rate) == (1.0, 2.0)

@@ -14,7 +14,7 @@ from jaxnn.commands.output import json_text, say, write_json
 from jaxnn.commands.settings import check_targets, choose_threads, largest_product, reparsed
 from jaxnn.config import TrainConfig
 from jaxnn.errors import ConfigError, RunError
-from jaxnn.recipes import RECIPES
+from jaxnn.recipes import RECIPES, STARTS
 
 if TYPE_CHECKING:
     from jaxnn.data import Dataset
@@ -144,7 +144,9 @@ class Sweep:
         """
         swept = self.config
         if self.recipe:
-            swept = with_recipe(self.recipe, argv)
+            swept = beginning_with(RECIPES[self.recipe], argv)
+        elif swept.family != "mlp":
+            swept = beginning_with(STARTS[swept.family], argv)
         swept.check()
         check_targets(self.out, self.json)
         if self.out and self.out.exists() and any(self.out.iterdir()):
@@ -152,7 +154,8 @@ class Sweep:
         settings = swept.settings(6)
         networks = len(settings) * swept.seeds
         # In the program all networks are as wide as the widest.
-        choose_threads(networks * max(map(largest_product, settings)))
+        if swept.family == "mlp":
+            choose_threads(networks * max(map(largest_product, settings)))
         from jaxnn import compile_cache
         from jaxnn import data as datasets
 
@@ -200,9 +203,9 @@ def followed(configs: list[TrainConfig], dataset: "Dataset", folder: Path) -> "t
             raise RunError(f"interrupted: a sweep saves its networks at its end, {kept}") from None
 
 
-def with_recipe(name: str, argv: list[str]) -> Swept:
-    """The recipe's settings, changed by the flags that were really given."""
-    recipe = dataclasses.asdict(RECIPES[name])
+def beginning_with(settings: TrainConfig, argv: list[str]) -> Swept:
+    """Settings, changed by the flags that were really given."""
+    recipe = dataclasses.asdict(settings)
     default = Swept(
         **{
             **recipe,
