@@ -20,6 +20,7 @@ from jaxnn.commands.evaluate import Eval
 from jaxnn.commands.explain import Explain, full_spelling
 from jaxnn.commands.gradcheck import Gradcheck
 from jaxnn.commands.info import Info
+from jaxnn.commands.listen import Listen
 from jaxnn.commands.plot import Plot
 from jaxnn.commands.read import Read
 from jaxnn.commands.serve import Serve, configured
@@ -33,6 +34,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "eval": Eval,
     "classify": Classify,
     "read": Read,
+    "listen": Listen,
     "serve": Serve,
     "bench-serve": BenchServe,
     "data": Data,

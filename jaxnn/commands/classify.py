@@ -1,15 +1,14 @@
 """`jaxnn classify`."""
 
-import math
-import os
 import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import tyro
 
+from jaxnn.commands import verdicts
 from jaxnn.commands.output import say, write_json
 from jaxnn.errors import ConfigError, DataError
 from service.calling.connection import PLAIN, Connection
@@ -18,47 +17,13 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as Picture
 
-    from service.calling.calls import Asking
-
 
 class Seen(NamedTuple):
     """A picture, and what the network sees of it."""
 
     name: str
-    digit: "np.ndarray"  # uint8 [28, 28]
+    digit: "np.ndarray"  # uint8 [28, 28]; of a recording, its row of steps
     picture: "Picture | None"  # in mode L or RGB, where it is to be drawn
-
-
-class Verdict(NamedTuple):
-    """What one picture was read as."""
-
-    label: int
-    scores: "np.ndarray"  # float32 [C]
-    confidence: float  # that the label is right, if the picture shows a digit
-    rejected: bool  # it does not look like one
-    novelty: float | None = None  # None where the model knows none, and from a server
-    limit: float | None = None  # the largest novelty that is accepted
-    agreement: float | None = None  # of an ensemble: see `metrics.agreement`
-    members: int = 1  # of the model; a server does not tell, and counts as one
-
-    def text(self) -> str:
-        """For people."""
-        if self.rejected:
-            return f"not sure: it does not look like a digit (read as {self.label})"
-        text = f"score {self.scores[self.label]:.3f}"
-        if 0 <= self.confidence <= 1:  # a server of old gives NaN
-            # Rounded down: 100% is for what is certain.
-            text = f"confidence {math.floor(100 * self.confidence)}%"
-        if self.agreement is not None:
-            text += f", {round(self.agreement * self.members)} of {self.members} members agree"
-        return f"{self.label}  ({text})"
-
-    def reason(self) -> str:
-        """Why it was accepted or rejected, in numbers; empty where they are not known."""
-        if self.novelty is None or self.limit is None:
-            return ""
-        side = "above" if self.rejected else "within"
-        return f"novelty {self.novelty:.2f}, {side} the limit of {self.limit:.2f}"
 
 
 @dataclass(frozen=True)
@@ -66,9 +31,10 @@ class Classify:
     """Read the digit in each picture, here or on a server."""
 
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Picture files: PNG, JPEG, WebP, BMP, TIFF or GIF."""
+    """Picture files: PNG, JPEG, WebP, BMP, TIFF or GIF; or recordings of a digit each: WAV."""
     model: Path | None = None
-    """A model file; the one that ships with jaxnn where not given."""
+    """A model file, or cnn for the other network that ships with jaxnn; the first one for pictures,
+    and the one for speech for recordings, where not given."""
     server: str | None = None
     """HOST:PORT of a running `jaxnn serve`, or IP:PORT,IP:PORT of several, to be asked instead."""
     server_model: str | None = None
@@ -100,10 +66,18 @@ class Classify:
             raise ConfigError(
                 f"--server-model is {self.server_model!r}, expected NAME or NAME:VERSION"
             )
+        from jaxnn.commands import hearing, inputs
         from jaxnn.data.picture_files import shown
 
+        sounds = [path for path in self.images if hearing.is_sound(path)]
+        if sounds:
+            self.check_sounds(sounds)
+        elif self.model and hearing.hears(self.model):
+            raise ConfigError(
+                f"{self.model} hears words, but {shown(self.images[0])} is no WAV file: name the "
+                "model file of a network for pictures, or a recording"
+            )
         if self.plot:
-            from jaxnn.commands import inputs
             from jaxnn.plots import picture, style
 
             if len(self.images) > 1:
@@ -116,16 +90,19 @@ class Classify:
         pictures, unread = [], []
         for path in self.images:
             try:
-                pictures.append(_seen(path, self.raw, keep=self.plot is not None))
+                seen = _heard(path) if sounds else _seen(path, self.raw, keep=self.plot is not None)
+                pictures.append(seen)
             except DataError as error:
                 unread.append(str(error))
-        verdicts = self._verdicts([seen.digit for seen in pictures]) if pictures else []
+        found = []
+        if pictures:
+            found = self._verdicts([seen.digit for seen in pictures], sound=bool(sounds))
         results = []
-        for seen, verdict in zip(pictures, verdicts, strict=True):
-            results.append(_result(seen.name, verdict))
+        for seen, verdict in zip(pictures, found, strict=True):
+            results.append(verdict.result(seen.name))
             say(f"{shown(seen.name)}: {verdict.text()}", self.json)
         write_json(self.json, {"results": results, "unread": unread})
-        for seen, verdict in zip(pictures, verdicts, strict=True):
+        for seen, verdict in zip(pictures, found, strict=True):
             if self.plot and seen.picture:
                 figure = picture.explained(
                     seen.picture,
@@ -141,58 +118,34 @@ class Classify:
         if unread:
             raise DataError(unread[-1])
 
-    def _verdicts(self, digits: "list[np.ndarray]") -> list[Verdict]:
-        """For N digits uint8 [28, 28], N at least 1."""
+    def check_sounds(self, sounds: list[Path]) -> None:
+        """Raises ConfigError where recordings do not go with the flags or the other files."""
+        from jaxnn.commands import hearing
+        from jaxnn.data.picture_files import shown
+
+        name = shown(sounds[0])
+        if len(sounds) < len(self.images):
+            raise ConfigError(f"{name} is a recording, others are not: classify them apart")
+        if self.server or self.raw or self.plot:
+            raise ConfigError(f"{name} is a recording, --server, --raw and --plot are for pictures")
+        if self.model and not hearing.hears(self.model):
+            raise ConfigError(
+                f"{self.model} is not for speech, but {name} is a recording: name a model file "
+                "trained on speech, or a picture"
+            )
+
+    def _verdicts(self, digits: "list[np.ndarray]", sound: bool) -> list[verdicts.Verdict]:
+        """For N digits uint8 [28, 28] or rows of steps, N at least 1."""
         import numpy as np
 
         images = np.stack(digits)
         if self.server:
             name, _, version = (self.server_model or "").partition(":")
             connection = self.connection.with_environment()
-            return _asked(self.server, connection, images, {"model": name, "version": version})
-        return _answered(self.model, images)
-
-
-def _asked(
-    server: str, connection: Connection, images: "np.ndarray", asking: "Asking"
-) -> list[Verdict]:
-    """What a server says."""
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines say less than our sentences
-    from service.client import DigitClient
-
-    with DigitClient(server, connection=connection) as client:
-        found = client.classify(images, **asking)
-    columns = (found.labels, found.scores, found.confidences, found.rejected)
-    return [
-        Verdict(int(label), scores, float(confidence), bool(rejected))
-        for label, scores, confidence, rejected in zip(*columns, strict=True)
-    ]
-
-
-def _answered(model: Path | None, images: "np.ndarray") -> list[Verdict]:
-    """What a model file says."""
-    from jaxnn import answers, metrics, models
-    from jaxnn.commands import inputs
-
-    file = inputs.load_model(model)
-    found = answers.answer(file, images)
-    verdicts = [
-        Verdict(int(label), scores, float(confidence), bool(rejected), members=file.spec.members)
-        for label, scores, confidence, _, rejected in zip(*found, strict=True)
-    ]
-    if file.familiar is not None:
-        limit = file.familiar.limit
-        verdicts = [
-            verdict._replace(novelty=float(novelty), limit=limit)
-            for verdict, novelty in zip(verdicts, found.novelty, strict=True)
-        ]
-    if file.spec.members > 1:
-        agreement = metrics.agreement(file.params, images, model=models.build(file.spec))
-        verdicts = [
-            verdict._replace(agreement=float(share))
-            for verdict, share in zip(verdicts, agreement, strict=True)
-        ]
-    return verdicts
+            return verdicts.asked(
+                self.server, connection, images, {"model": name, "version": version}
+            )
+        return verdicts.answered(self.model, images, sound)
 
 
 def _seen(path: Path, raw: bool, keep: bool) -> Seen:
@@ -206,6 +159,15 @@ def _seen(path: Path, raw: bool, keep: bool) -> Seen:
     except DataError as error:
         raise DataError(f"{name}: {error}") from error
     return Seen(str(path), digit, preprocess.upright(picture) if keep else None)
+
+
+def _heard(path: Path) -> Seen:
+    """A recording of one digit; the errors name it."""
+    from jaxnn.data import picture_files, speech, wav
+
+    name = picture_files.shown(path)
+    samples = wav.decode(picture_files.read_file(path), name, speech.MAX_SECONDS)
+    return Seen(str(path), speech.prepare(samples), None)
 
 
 def _untouched(picture: "Picture") -> "np.ndarray":
@@ -228,17 +190,3 @@ def _untouched(picture: "Picture") -> "np.ndarray":
         f"it has {found}, expected {side} x {side} of 8 bits in grey for --raw: "
         "without --raw it is prepared"
     )
-
-
-def _result(name: str, verdict: Verdict) -> dict[str, Any]:
-    result: dict[str, Any] = {
-        "image": name,
-        "label": verdict.label,
-        "confidence": verdict.confidence,
-        "rejected": verdict.rejected,
-        "novelty": verdict.novelty,
-        "scores": verdict.scores.tolist(),
-    }
-    if verdict.agreement is not None:
-        result["agreement"] = verdict.agreement
-    return result

@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -40,15 +40,24 @@ class Show:
 
 @dataclass(frozen=True)
 class Download:
-    """Fetch the whole of MNIST from a public mirror into the user's cache folder."""
+    """Fetch a whole public data set into the user's cache folder, and check it."""
 
+    name: Annotated[Literal["mnist", "fsdd"], tyro.conf.Positional] = "mnist"
+    """mnist, the written digits, or fsdd, the spoken ones: the Free Spoken Digit Dataset."""
     to: Path | None = None
     """Another folder to put it in."""
 
     def run(self) -> None:
         """Fetches what is missing, checks all of it, and says where it lies."""
-        from jaxnn.data import download
+        from jaxnn.data import download, fsdd
 
+        if self.name == "fsdd":
+            files = (fsdd.ARCHIVE,)
+            to = self.to or fsdd.directory()
+            folder = download.download(to, fsdd.MIRRORS, _progress, files=files)
+            archive = folder / fsdd.archive().name
+            print(f"the Free Spoken Digit Dataset (CC BY-SA 4.0) lies in {archive}")
+            return
         folder = download.download(self.to, report=_progress)
         source = "mnist" if self.to is None else str(folder)
         print(f"MNIST lies in {folder}: use it by --data {source}")
@@ -56,7 +65,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Data:
-    """Look at a data set, or download the whole of MNIST."""
+    """Look at a data set, or download a public one."""
 
     action: (
         Annotated[Show, tyro.conf.subcommand("show")]

@@ -30,7 +30,12 @@ class Eval:
     model: Annotated[Path | None, tyro.conf.Positional] = None
     """A model file; the one that ships with jaxnn where not given."""
     data: str | None = None
-    """embedded, mnist (see `jaxnn data download`), or a folder of IDX files; else $JAXNN_DATA."""
+    """embedded, mnist (see `jaxnn data download`), or a folder of IDX files; else $JAXNN_DATA. Of a
+    model for speech: a folder or zip of files such as 7_anna_12.wav, or fsdd, the downloaded
+    set."""
+    speaker: str | None = None
+    """Of a model for speech: measure on all recordings of this speaker; on those with the indices 0
+    to 4 where not given."""
     images: Path | None = None
     """Pictures of your own in place of a data set: a folder laid out as LABEL/*.png, or a CSV of
     file,label."""
@@ -44,15 +49,22 @@ class Eval:
         stop the others: the command ends as `jaxnn classify` does then, by exit code 2.
         """
         from jaxnn import answers, calibration, data
-        from jaxnn.commands import inputs
+        from jaxnn.commands import hearing, inputs
 
         if self.images and self.data:
             raise ConfigError("--images and --data exclude each other: measure on one at a time")
-        file = inputs.load_model(self.model)
+        hears = self.model is not None and hearing.hears(self.model)
+        if hears and self.images:
+            raise ConfigError(f"{self.model} hears words, --images are pictures: give --data")
+        if self.speaker and not hears:
+            raise ConfigError("--speaker is for a model that hears words: name its file")
+        file = (hearing if hears else inputs).load_model(self.model)
         own = inputs.own_pictures(self.images) if self.images else None
         dataset = (
             data.Dataset(own.images[:0], own.labels[:0], own.images, own.labels)
             if own
+            else hearing.test_part(self.data, self.speaker)
+            if hears
             else data.load(self.data)
         )
         result = inputs.evaluate(file, dataset)
@@ -60,7 +72,8 @@ class Eval:
         chances = calibration.probabilities(result.scores, file.spec.output, file.temperature)
         trust = calibration.reliability(chances, dataset.test_labels)
         say(
-            f"test accuracy {result.accuracy:.2%}, cost {result.cost:.4f} on {count:,} images",
+            f"test accuracy {result.accuracy:.2%}, cost {result.cost:.4f} on {count:,} "
+            f"{'recordings' if hears else 'images'}",
             self.json,
         )
         say(

@@ -65,7 +65,10 @@ class Chain:
 
 @dataclass(frozen=True)
 class Digit:
-    """One digit through the network: activations, cost, and what the example wants changed."""
+    """One digit through the network: activations, cost, and what the example wants changed.
+
+    Of a cnn or an lstm: its scores, and the pixels that its answer hangs on.
+    """
 
     image: Annotated[Path | None, tyro.conf.Positional] = None
     """A picture file, with --label; without, a held-out image of the data."""
@@ -85,11 +88,17 @@ class Digit:
     def run(self) -> None:
         """Prints the digit, its cost and its nudges, the last layer first."""
         _check_plot(self.plot)
-        from jaxnn.commands import explain_text, inputs
+        from jaxnn.commands import explain_text, inputs, plot_inputs
         from jaxnn.explain import digit
 
         image, label = self._example()
-        file = inputs.load_model(self.model, single=True)
+        file = inputs.load_model(self.model)
+        if file.spec.family != "mlp":
+            from jaxnn.commands import explain_saliency
+
+            explain_saliency.explain(file, image, label, self.plot, self.json)
+            return
+        file = plot_inputs.looked_into(self.model, "mlp")
         found = digit.explain(file.params, file.spec, image, label)
         if self.plot:
             from jaxnn.plots import explain_digit, style
@@ -141,7 +150,7 @@ class Batch:
     """From one example to many: nudges that disagree, their mean, and how few examples suffice."""
 
     model: Path | None = None
-    """A model file; without, a new network trained here for a moment."""
+    """The model file of an mlp; without, a new network trained here for a moment."""
     epochs: int = 1
     """How long the new network is trained first; 0 leaves it as it was drawn at random."""
     data: str | None = None
@@ -206,10 +215,10 @@ class Batch:
         output down), and at the end of training hardly anything is left to want.
         """
         from jaxnn import models, train
-        from jaxnn.commands import inputs
+        from jaxnn.commands import plot_inputs
 
         if self.model is not None:
-            file = inputs.load_model(self.model, single=True)
+            file = plot_inputs.looked_into(self.model, "mlp")
             return file.params, models.build(file.spec), self.model.name
         config = train.TrainConfig(epochs=self.epochs)
         params = train.fit(config, dataset).params

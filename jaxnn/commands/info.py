@@ -22,9 +22,9 @@ class Info:
         """Prints the checked header."""
         import jax
 
-        from jaxnn import checkpoint
+        from jaxnn import checkpoint, ready_made
 
-        path = self.model or checkpoint.SHIPPED
+        path = ready_made.path_of(self.model)
         file = checkpoint.load(path)
         leaves = jax.tree.leaves(file.params)
         result: dict[str, Any] = {

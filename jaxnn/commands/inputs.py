@@ -19,21 +19,26 @@ def load_model(path: Path | None, *, single: bool = False) -> "ModelFile":
     """A model that sees the pixels of a digit; the one that ships with jaxnn where none is named.
 
     Args:
-      path: the model file.
-      single: whether it has to be one network, since its layers are looked into.
+      path: the model file, of any family; or the name of one that ships, such as cnn.
+      single: whether it has to be one mlp, since its layers of neurons are looked into.
 
     Raises:
       CheckpointError: the file cannot be used.
-      ConfigError: the model sees something else than 784 pixels, or is an ensemble where a single
-        network is needed.
+      ConfigError: the model sees something else than 784 pixels, or is of another family, or an
+        ensemble, where a single mlp is needed.
     """
-    from jaxnn import checkpoint
+    from jaxnn import checkpoint, ready_made
 
-    file = checkpoint.load(path or checkpoint.SHIPPED)
-    if file.spec.family != "mlp" or file.spec.sizes[0] != 784:
+    file = checkpoint.load(ready_made.path_of(path))
+    if file.spec.sizes[0] != 784:
         raise ConfigError(
-            f"{path} is of family {file.spec.family} and sees {file.spec.sizes[0]} numbers: a "
-            "picture needs an mlp that sees 784 pixels"
+            f"{path} sees {file.spec.sizes[0]} numbers, but a picture has 784 pixels: name the "
+            "model file of a network for digits"
+        )
+    if single and file.spec.family != "mlp":
+        raise ConfigError(
+            f"{path} is of the family {file.spec.family}, but this looks into the layers of an "
+            "mlp: name the model file of one"
         )
     if single and file.spec.members > 1:
         raise ConfigError(

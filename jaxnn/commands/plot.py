@@ -6,13 +6,13 @@ from typing import Annotated
 
 import tyro
 
-from jaxnn.commands import inputs, plot_inputs
+from jaxnn.commands import inputs, plot_families, plot_inputs
 from jaxnn.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Weights(plot_inputs.OfModel):
-    """What each neuron of the first layer looks for: its 784 weights as a picture."""
+    """What each neuron of an mlp's first layer looks for: its 784 weights as a picture."""
 
     out: Path = Path("weights.png")
     """The figure: .png or .svg."""
@@ -24,13 +24,13 @@ class Weights(plot_inputs.OfModel):
         from jaxnn.plots import network, style
 
         style.check_path(self.out)
-        file = inputs.load_model(self.model, single=True)
+        file = plot_inputs.looked_into(self.model, "mlp")
         plot_inputs.save(network.weights(np.asarray(file.params[0].weights)), self.out)
 
 
 @dataclass(frozen=True)
 class Activations(plot_inputs.OfModelAndDigits):
-    """One digit, and how strongly every neuron answers to it, layer by layer."""
+    """One digit, and how strongly every neuron of an mlp answers to it, layer by layer."""
 
     index: int = 0
     """Which of the test images, counted from 0."""
@@ -49,7 +49,7 @@ class Activations(plot_inputs.OfModelAndDigits):
         from jaxnn.plots import network, style
 
         style.check_path(self.out)
-        file, dataset = inputs.load_model(self.model, single=True), datasets.load(self.data)
+        file, dataset = plot_inputs.looked_into(self.model, "mlp"), datasets.load(self.data)
         inputs.check_labels(file, dataset)
         count = len(dataset.test_labels)
         if not 0 <= self.index < count:
@@ -187,7 +187,7 @@ class Worst(plot_inputs.OfModelAndDigits):
 
 @dataclass(frozen=True)
 class Untrained(plot_inputs.OfModelAndDigits):
-    """A network with random weights beside the trained one."""
+    """An mlp with random weights beside the trained one."""
 
     seed: int = 0
     """Decides the random weights."""
@@ -206,7 +206,7 @@ class Untrained(plot_inputs.OfModelAndDigits):
         style.check_path(self.out)
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed is {self.seed}, expected 0 to {2**32 - 1}")
-        trained, dataset = inputs.load_model(self.model, single=True), datasets.load(self.data)
+        trained, dataset = plot_inputs.looked_into(self.model, "mlp"), datasets.load(self.data)
         random = models.build(trained.spec).init(jax.random.key(self.seed))
         first = np.unique(dataset.test_labels, return_index=True)[1]  # of each digit
         shown = np.sort(first)[:4]
@@ -232,6 +232,10 @@ class Plot:
     picture: (
         Annotated[Weights, tyro.conf.subcommand("weights")]
         | Annotated[Activations, tyro.conf.subcommand("activations")]
+        | Annotated[plot_families.Filters, tyro.conf.subcommand("filters")]
+        | Annotated[plot_families.Features, tyro.conf.subcommand("features")]
+        | Annotated[plot_families.Gates, tyro.conf.subcommand("gates")]
+        | Annotated[plot_families.Saliency, tyro.conf.subcommand("saliency")]
         | Annotated[Costs, tyro.conf.subcommand("costs")]
         | Annotated[Sweep, tyro.conf.subcommand("sweep")]
         | Annotated[Confusion, tyro.conf.subcommand("confusion")]

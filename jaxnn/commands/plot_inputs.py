@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxnn.errors import DataError
+from jaxnn.commands import inputs
+from jaxnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxnn.checkpoint import ModelFile
+
 
 SHORT_RUN = 20  # epochs that `plot costs` trains where no run is named
 MAX_LOG_BYTES = 2**26
+LOOKS = {
+    "mlp": "`jaxnn plot weights`, `jaxnn plot activations` or `jaxnn explain digit`",
+    "cnn": "`jaxnn plot filters`, `jaxnn plot features` or `jaxnn explain digit`",
+    "lstm": "`jaxnn plot gates` or `jaxnn explain digit`",
+}  # what shows the inside of each family
 FIELDS = ("epoch", "cost", "held_out_cost", "held_out_accuracy")
 
 
@@ -33,6 +41,44 @@ class OfModelAndDigits(OfModel):
 
     data: str | None = None
     """embedded, mnist, or a folder of IDX files; else $JAXNN_DATA."""
+
+
+def looked_into(path: Path | None, family: str) -> "ModelFile":
+    """A single network of one family, for digits; the shipped one where none is named.
+
+    Raises:
+      CheckpointError: the file cannot be used.
+      ConfigError: another family, an ensemble, or a network that sees no pixels of a digit.
+    """
+    return _single(inputs.load_model(path), path, family)
+
+
+def listened_to(path: Path) -> "ModelFile":
+    """A single lstm that hears words; raises as `looked_into`."""
+    from jaxnn import checkpoint
+    from jaxnn.data import features
+
+    file = _single(checkpoint.load(path), path, "lstm")
+    if file.spec.sizes[0] != features.SIZE:
+        raise ConfigError(
+            f"{path} takes {file.spec.sizes[0]:,} numbers, but a spoken digit has "
+            f"{features.SIZE:,}: name a model file trained on speech"
+        )
+    return file
+
+
+def _single(file: "ModelFile", path: Path | None, family: str) -> "ModelFile":
+    if file.spec.family != family:
+        raise ConfigError(
+            f"{path} is of the family {file.spec.family}, but this looks into networks of the "
+            f"family {family}: see {LOOKS[file.spec.family]} for it"
+        )
+    if file.spec.members > 1:
+        raise ConfigError(
+            f"{path} is an ensemble of {file.spec.members} networks, but this looks into the "
+            "layers of one: name the model file of a single network"
+        )
+    return file
 
 
 def read_log(path: Path) -> "dict[str, np.ndarray]":

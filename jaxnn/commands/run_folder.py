@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxnn import calibration, checkpoint, metrics, models, novelty
+from jaxnn import calibration, checkpoint, metrics, models, novelty, recipes
 from jaxnn.commands.output import json_text
 from jaxnn.commands.record import MODEL, STATE, Record
 from jaxnn.commands.training_data import TrainingData
@@ -187,16 +187,27 @@ class Trust(NamedTuple):
     """How far a network's answers can be trusted."""
 
     temperature: float
-    familiar: Familiar
+    familiar: Familiar | None
 
 
 def trust_of(
-    params: Any, config: TrainConfig, images: np.ndarray, labels: np.ndarray, members: int = 1
+    params: Any,
+    config: TrainConfig,
+    images: np.ndarray,
+    labels: np.ndarray,
+    members: int = 1,
+    *,
+    familiar: bool = True,
 ) -> Trust:
-    """How far to trust a network, from images uint8 [L, n_in] that the test does not use."""
+    """How far to trust a network, from images uint8 [L, n_in] that the test does not use.
+
+    `familiar` is for pictures: what `novelty` measures says nothing about steps of sound.
+    """
     model = models.build(spec_of(config)._replace(members=members))
     scores = metrics.scores(params, images, model=model)
     temperature = calibration.fit_temperature(scores, labels, config.output)
+    if not familiar:
+        return Trust(temperature, None)
     sure = calibration.probabilities(scores, config.output, temperature)
     return Trust(temperature, novelty.fit(images, labels, sure))
 
@@ -210,14 +221,17 @@ def _epoch_of(line: bytes) -> Any:
 
 
 def command_of(config: TrainConfig, source: TrainingData, swept: int = 1) -> str:
-    """The command line that makes such a run again; settings at their default are left out.
+    """The command line that makes such a run again; settings that it begins with are left out.
 
     Args:
       config: the settings; of an ensemble, with the first seed of the sweep.
       source: the data.
       swept: networks of this setting that a sweep trains; 1 is a run of `jaxnn train`.
     """
-    defaults = {setting.name: setting.default for setting in dataclasses.fields(config)}
+    task = "--task" in source.flags  # which decides what a run begins with, or else the family
+    defaults = dataclasses.asdict(recipes.SPEECH if task else recipes.STARTS[config.family])
+    if not task and config.family != TrainConfig.family:
+        defaults["family"] = None  # say it always
     words = ["jaxnn", "train"]
     if swept > 1:
         words = ["jaxnn", "sweep", "--seeds", str(swept)]

@@ -18,7 +18,7 @@ from jaxnn.commands.settings import (
 )
 from jaxnn.config import TrainConfig
 from jaxnn.errors import ConfigError, DataError, RunError
-from jaxnn.recipes import RECIPES
+from jaxnn.recipes import COPIES, RECIPES, SPEECH, STARTS
 
 if TYPE_CHECKING:
     from jaxnn.commands.run_folder import RunFolder
@@ -34,8 +34,15 @@ class Train:
     config: TrainConfig = field(default_factory=TrainConfig)
     recipe: Literal["classic", "best"] | None = None
     """Begin with these settings; docs/accuracy.md tells about them. Other flags change them."""
+    task: Literal["images", "speech"] = "images"
+    """What is learned: written digits, or spoken ones, for which docs/speech.md tells more."""
     data: str | None = None
-    """embedded, mnist (see `jaxnn data download`), or a folder of IDX files; else $JAXNN_DATA."""
+    """embedded, mnist (see `jaxnn data download`), or a folder of IDX files; else $JAXNN_DATA. Of
+    speech: a folder or zip of files such as 7_anna_12.wav, or fsdd, the downloaded set."""
+    speaker: str | None = None
+    """Of speech: keep all recordings of this speaker for testing, and learn from the others'."""
+    copies: int = COPIES
+    """Of speech: variations of each recording to learn from, beside itself."""
     images: Path | None = None
     """Train on pictures of your own: a folder laid out as LABEL/*.png, or a CSV of file,label; with
     --data, on both. A fifth of each digit is kept for testing."""
@@ -58,6 +65,7 @@ class Train:
     def run(self, argv: list[str]) -> None:
         """Trains, showing each epoch and saving after it; Ctrl-C keeps the best network so far."""
         check_targets(self.out, self.json)
+        self.check_task()
         config, record = self.config, None
         if self.resume:
             if self.out is None:
@@ -71,7 +79,12 @@ class Train:
             check_resumed(self.out, record, config, self.stream)
         elif self.recipe:
             config = reparsed(Train, argv, RECIPES[self.recipe])
-        choose_threads(largest_product(config))
+        elif self.task == "speech":
+            config = reparsed(Train, argv, SPEECH)
+        elif config.family != "mlp":
+            config = reparsed(Train, argv, STARTS[config.family])
+        if config.family == "mlp":
+            choose_threads(largest_product(config))
         from jaxnn import compile_cache
 
         if not self.no_cache:
@@ -87,7 +100,10 @@ class Train:
                 f"{self.out} holds a run: go on with it by --resume, start anew by --overwrite, "
                 "or name another --out"
             )
-        source = training_data.load(self.data, self.stream, self.images)
+        if self.task == "speech":
+            source = training_data.spoken(self.data, config, self.speaker, self.copies)
+        else:
+            source = training_data.load(self.data, self.stream, self.images)
         feed = source.feed(config)
         state = None
         if self.out and record:
@@ -128,11 +144,23 @@ class Train:
         if source.own and source.own.left_out:  # the others were trained on; see `jaxnn eval`
             raise DataError(source.own.left_out)
 
+    def check_task(self) -> None:
+        """Raises ConfigError where flags do not go with the task."""
+        if self.task == "speech" and (self.recipe or self.images or self.stream):
+            raise ConfigError(
+                "--recipe, --images and --stream are for pictures: leave them out with --task "
+                "speech"
+            )
+        if self.task != "speech" and (self.speaker or self.copies != COPIES):
+            raise ConfigError("--speaker and --copies are for --task speech: name it, too")
+
     def interrupted(self, folder: "RunFolder") -> RunError:
         """What Ctrl-C has left, and how to go on."""
         kept = "no epoch was done, nothing is saved"
         if folder.state.exists():
             flags = f" --data {shlex.quote(self.data)}" if self.data else ""
+            flags += f" --task speech --copies {self.copies}" * (self.task == "speech")
+            flags += f" --speaker {shlex.quote(self.speaker)}" if self.speaker else ""
             flags += f" --images {shlex.quote(str(self.images))}" if self.images else ""
             flags += " --stream" * self.stream
             kept = (
@@ -165,12 +193,18 @@ class Train:
             source,
             state,
             {"test_accuracy": result.accuracy, "test_cost": result.cost, **apart},
-            trust_of(state.best_params, config, feed.calibration_images, feed.calibration_labels),
+            trust_of(
+                state.best_params,
+                config,
+                feed.calibration_images,
+                feed.calibration_labels,
+                familiar=self.task == "images",
+            ),
         )
         speeds = sorted(report.images_per_second for report in reports)
         say(
             f"test accuracy {result.accuracy:.2%}, cost {result.cost:.4f} on "
-            f"{len(source.test_labels):,} images, by epoch {state.best_epoch}; "
+            f"{len(source.test_labels):,} {source.things}, by epoch {state.best_epoch}; "
             f"saved in {folder.model}",
             self.json,
         )

@@ -10,9 +10,9 @@ import numpy as np
 
 from jaxnn import data as datasets
 from jaxnn import feed
-from jaxnn.commands import inputs
+from jaxnn.commands import hearing, inputs
 from jaxnn.config import TrainConfig
-from jaxnn.data import NAMES, Dataset, checksum, pictures, stream
+from jaxnn.data import NAMES, Dataset, checksum, pictures, speech, stream
 from jaxnn.data.picture_files import shown
 from jaxnn.errors import ConfigError, DataError
 from jaxnn.feed import Feed
@@ -38,6 +38,7 @@ class TrainingData(NamedTuple):
     streamed: bool  # read in chunks, which shuffles in another way
     flags: tuple[str, ...]  # of the command line that names such data; a folder is DIR
     own: Own | None = None
+    things: str = "images"  # what to call the test images: recordings are none
 
 
 def in_memory(dataset: Dataset) -> TrainingData:
@@ -121,6 +122,40 @@ def load(name: str | None, streamed: bool, images: Path | None = None) -> Traini
             "--stream reads one data set in chunks, and --images are kept in memory: leave one out"
         )
     return with_pictures(images, None if name is None else datasets.load(name))
+
+
+def spoken(
+    source: str | None, config: TrainConfig, speaker: str | None, copies: int
+) -> TrainingData:
+    """Spoken digits, with varied copies of those to train on.
+
+    Args:
+      source: a folder or zip of recordings; "fsdd" or None is the downloaded public set.
+      config: how many recordings are for validation; and the seed, which decides the copies.
+      speaker: whose recordings are for testing; None leaves the indices 0 to 4 for that.
+      copies: of each recording, beside itself.
+
+    Raises:
+      ConfigError: no recordings are named, the speaker is unknown, or the numbers cannot be.
+      DataError: files that cannot be used.
+    """
+    recordings, name = hearing.recordings(source)
+    dataset = speech.dataset(
+        *speech.split(recordings, speaker),
+        validation=config.validation,
+        copies=copies,
+        seed=config.seed,
+    )
+    data = "fsdd" if source in (None, "fsdd") else "DIR"
+    flags = ["--task", "speech", "--data", data, "--copies", str(copies)]
+    flags += ["--speaker", shown(speaker)] if speaker else []
+    found = in_memory(dataset)
+    held_out = f"speaker {shown(speaker)}" if speaker else "indices 0 to 4"
+    return found._replace(
+        about={**found.about, "name": f"{name}, {held_out} for testing"},
+        flags=tuple(flags),
+        things="recordings",
+    )
 
 
 def describe(found: str, train_images: int, test_images: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""Fetches MNIST into the user's cache directory, from several public mirrors in turn.
+"""Fetches MNIST, or other files, into the user's cache directory, from public mirrors in turn.
 
 A mirror is not trusted: sizes are capped, time is limited, and a file is put into place only when
-the SHA-256 of its uncompressed content is right. What has arrived is kept as NAME.gz.part, so
-that the next mirror, or the next call, goes on from there.
+the SHA-256 of its unpacked content is right. What has arrived is kept as NAME.part, so that the
+next mirror, or the next call, goes on from there.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from jaxnn.data.sources import cache_directory, open_plain_or_gzip
-from jaxnn.errors import RunError
+from jaxnn.errors import DataError, RunError
 
 if sys.platform != "win32":
     import fcntl
@@ -36,12 +36,20 @@ _CHUNK = 2**16
 Report = Callable[[str, int, int | None], None]  # (name, bytes so far, bytes in all if known)
 
 
+def gzip_sha256(path: Path, size: int) -> str:
+    """SHA-256 of a file's content, gzipped or not; unpacks one byte more than `size` at most."""
+    with open_plain_or_gzip(path) as content:
+        return hashlib.sha256(content.read(size + 1)).hexdigest()
+
+
 class RemoteFile(NamedTuple):
     """A file that mirrors offer as NAME.gz; how it is compressed is the mirror's own choice."""
 
     name: str
-    size: int  # bytes of the content, uncompressed
+    size: int  # bytes of the content, uncompressed; or, of another archive, the most it may have
     sha256: str  # of the content, uncompressed
+    ending: str = ".gz"  # of the name that mirrors offer
+    digest: Callable[[Path, int], str] = gzip_sha256  # of (file, size)
 
 
 FILES = (
@@ -102,7 +110,7 @@ def download(
         directory.mkdir(parents=True, exist_ok=True)
         with _alone_in(directory):
             for file in files:
-                target = directory / f"{file.name}.gz"
+                target = directory / (file.name + file.ending)
                 if _is_good(target, file):
                     continue
                 worked = _from_any(mirrors, target, file, tell, timeout)
@@ -226,11 +234,10 @@ def _most(file: RemoteFile) -> int:
 
 
 def _is_good(path: Path, file: RemoteFile) -> bool:
-    """Whether the content has the right SHA-256; decompresses no more than its size."""
+    """Whether the content has the right SHA-256."""
     try:
-        with open_plain_or_gzip(path) as content:
-            return hashlib.sha256(content.read(file.size + 1)).hexdigest() == file.sha256
-    except (OSError, EOFError, zlib.error):
+        return file.digest(path, file.size) == file.sha256
+    except (OSError, EOFError, zlib.error, DataError):
         return False
 
 
