@@ -33,7 +33,7 @@ class ServiceConfig:
     """Settings of `jaxnn serve`."""
 
     model: Path | None = None
-    """Model file to serve; the one that comes with the package where none is named."""
+    """Model file to serve, or cnn for the other one that comes with the package; mlp without it."""
 
     name: str = "digits"
     """Name of the model file, and of the model that answers requests which name none."""
@@ -79,7 +79,7 @@ class ServiceConfig:
 
     inline_images: int = 4096
     """Requests up to this many images are computed on the event loop, at once, if none waits; an
-    image that is tested for being a digit counts as eight."""
+    image that is tested for being a digit counts as eight, and one for a larger network as more."""
 
     max_images_per_request: int = 4096
     """Largest number of images in one request."""

@@ -107,7 +107,7 @@ class DataPlane:
         deadline, now = call.deadline(), time.monotonic()
         if timeout is not None:
             deadline = min(deadline, now + timeout)
-        work = len(images) * (REJECTION_WORK if rejection else 1)
+        work = len(images) * (model.weight - 1 + (REJECTION_WORK if rejection else 1))
         if work <= self._inline and not (self._running or self._batcher.rows or self._delay):
             if deadline <= now:
                 self.telemetry.count("expired")

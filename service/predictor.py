@@ -4,6 +4,7 @@ Knows neither gRPC nor files. XLA compiles one program for each shape, so batche
 padded to a few sizes, the buckets, whose programs are all made before the first request.
 """
 
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ CONSTANT_TO = 1  # rows: a third of such a call goes to handing over the paramet
 # and where it is large in another thread, which takes longer than to copy it here.
 ALIGNMENT = 64  # bytes
 COPIED_FROM = 2**18  # bytes
+QUICK = 2e-6  # seconds an image, at most, of a network as small as the one that ships
 INTEGERS_FROM = 32  # rows: below, products of integers gain nothing
 
 
@@ -38,6 +40,7 @@ class Predictor:
     inputs: int
     classes: int
     compile_count: int
+    weight: int  # how many images of the network that ships take as long as one of this, at least 1
 
     def __init__(self, file: ModelFile, buckets: tuple[int, ...] = BUCKETS) -> None:
         """Compile and warm one executable a bucket, or two: with rejection and without.
@@ -67,6 +70,17 @@ class Predictor:
         for rejection in kinds:  # the first run of a program allocates its buffers
             for bucket in buckets:
                 self(np.zeros((bucket, self.inputs), np.uint8), rejection)
+        self.weight = self._weighed(buckets[-1])
+
+    def _weighed(self, rows: int) -> int:
+        """How slow an image is; the best of a few, since other programs may be busy meanwhile."""
+        images, seconds = np.zeros((rows, self.inputs), np.uint8), []
+        for _ in range(3):
+            began = time.perf_counter()
+            self(images, rejection=False)
+            seconds.append(time.perf_counter() - began)
+        # A call costs what it costs, whatever it holds: few rows say nothing of an image.
+        return max(1, round(min(seconds) / rows / QUICK)) if rows >= INTEGERS_FROM else 1
 
     def _compiled(self, file: ModelFile, rejection: bool, bucket: int) -> Any:
         """A function: images uint8 [bucket, inputs] -> [bucket, classes + 3]."""

@@ -11,8 +11,8 @@ import random
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from jaxnn.checkpoint import SHIPPED
 from jaxnn.errors import CheckpointError, JaxnnError
+from jaxnn.ready_made import path_of
 from service.config import ServiceConfig
 from service.errors import NoSuchModel
 from service.parameters import shown
@@ -181,7 +181,7 @@ class Registry:
     def _look(self) -> dict[str, list[Found]]:
         if self._config.repository:
             return found_in(self._config.repository)
-        file = found_file(self._config.model or SHIPPED, self._config.name)
+        file = found_file(path_of(self._config.model), self._config.name)
         return {file.name: [file]}
 
     def _read(self, found: Found) -> ServedModel:

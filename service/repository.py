@@ -35,6 +35,7 @@ class ServedModel:
     metrics: dict[str, float]
     # uint8 [N, 784], with rejection or not -> float32 [N, C + 3]: see `jaxnn.judged`
     predictor: Callable[[np.ndarray, bool], np.ndarray]
+    weight: int = 1  # of an image: see `service.predictor.Predictor`
 
 
 class Found(NamedTuple):
@@ -138,6 +139,7 @@ def load_model(
             f"{path} takes {file.spec.sizes[0]} inputs, expected {IMAGE_BYTES}: "
             "serve a model of 28 x 28 images"
         )
+    compiled = Predictor(file, buckets)
     model = ServedModel(
         name=name,
         version=version or file.digest[:12],
@@ -148,7 +150,8 @@ def load_model(
             for name, value in file.metrics.items()
             if isinstance(value, int | float)
         },
-        predictor=Predictor(file, buckets),
+        predictor=compiled,
+        weight=compiled.weight,
     )
     _prove(model, os.fspath(path), proof)
     return model

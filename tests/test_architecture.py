@@ -30,13 +30,20 @@ LAYERS = [
     {"jaxnn.plots.read", "jaxnn.plots.picture"},
     {"jaxnn.plots.results"},
     {"jaxnn.costs"},
-    {"jaxnn.mlp"},
+    {"jaxnn.cnn_layers", "jaxnn.cnn_convolve", "jaxnn.lstm_cell"},
+    {"jaxnn.cnn_network", "jaxnn.lstm_network"},
+    {"jaxnn.mlp", "jaxnn.cnn", "jaxnn.lstm"},
     {"jaxnn.models"},
     {"jaxnn.gradients", "jaxnn.metrics", "jaxnn.checkpoint", "jaxnn.differences"},
+    {"jaxnn.ready_made"},
     {"jaxnn.answers", "jaxnn.compiled"},
     {"jaxnn.optimizers"},
-    {"jaxnn.explain", "jaxnn.explain.chain", "jaxnn.explain.digit", "jaxnn.explain.batch"},
-    {f"jaxnn.plots.explain_{name}" for name in ("chain", "digit", "batch")},
+    {"jaxnn.explain"},
+    {f"jaxnn.explain.{name}" for name in ("chain", "digit", "batch", "saliency", "maps", "gates")},
+    {
+        f"jaxnn.plots.explain_{name}"
+        for name in ("chain", "digit", "batch", "saliency", "maps", "gates")
+    },
     {"jaxnn.epoch", "jaxnn.gradcheck"},
     {"jaxnn.checks", "jaxnn.stack"},
     {"jaxnn.feed"},
@@ -67,8 +74,9 @@ LAYERS = [
     {f"service.calling.{name}" for name in ("channels", "failures", "load", "parts", "steps")},
     {f"service.calling.{name}" for name in ("calls", "performers", "questions")},
     {"service.client"},
-    {"jaxnn.commands.output", "jaxnn.commands.inputs", "jaxnn.commands.record"},
+    {f"jaxnn.commands.{name}" for name in ("output", "inputs", "record", "hearing")},
     {"jaxnn.commands.training_data", "jaxnn.commands.tensorboard", "jaxnn.commands.settings"},
+    {"jaxnn.commands.verdicts"},
     {"jaxnn.commands.run_folder"},
     {"jaxnn.commands.sweep_results"},
     {
@@ -79,6 +87,7 @@ LAYERS = [
             "evaluate",
             "classify",
             "read",
+            "listen",
             "serve",
             "data",
             "info",
@@ -88,8 +97,10 @@ LAYERS = [
     },
     {"jaxnn.commands.sweep"},
     {"jaxnn.commands.plot_inputs"},
+    {"jaxnn.commands.plot_families"},
     {"jaxnn.commands.plot"},
     {"jaxnn.commands.explain_text"},
+    {"jaxnn.commands.explain_saliency"},
     {"jaxnn.commands.explain"},
     {"jaxnn.commands.demo"},
     {"jaxnn.cli"},
@@ -172,7 +183,7 @@ def test_the_service_knows_the_network_through_few_doors() -> None:
         f"jaxnn.{name}"
         for name in (
             *("answers", "bytes_product", "checkpoint", "compile_cache", "compiled"),
-            *("data", "errors", "models"),
+            *("data", "errors", "models", "ready_made"),
         )
     }
     for name in MODULES:

@@ -178,7 +178,7 @@ def test_refusals(words: list[str], said: str, capsys: pytest.CaptureFixture[str
 def test_a_model_for_other_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path, spec = tmp_path / "small.safetensors", Spec(sizes=(100, 10))
     checkpoint.save(path, jax.device_get(models.build(spec).init(jax.random.key(0))), spec)
-    said = "sees 100 numbers: a picture needs an mlp that sees 784 pixels"
+    said = "sees 100 numbers, but a picture has 784 pixels"
     for topic in ("digit", "batch"):
         assert said in sentence(capsys, topic, "--model", path)
 
