@@ -162,15 +162,16 @@ def table(results: "list[Result]") -> "Table":
         return Text(text) if difference.passed else Text(f"{text} !", "bold red")
 
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for title in ("family", "hidden", "output, cost", "dtype"):
+    for title in ("network, hidden", "output, cost", "dtype"):
         shown.add_column(title, no_wrap=True)
     for title in ("one", "each", "batch", "finite"):
         shown.add_column(title, justify="right", no_wrap=True)
     for result in results:
         finite = result.against("finite differences")
         shown.add_row(
-            " ".join(filter(None, (result.spec.family, result.spec.architecture))),
-            result.spec.activation,
+            " ".join(
+                filter(None, (result.spec.family, result.spec.architecture, result.spec.activation))
+            ),
             f"{result.spec.output}, {result.spec.cost}",
             result.dtype,
             *(number(difference) for difference in result.against("jax.grad")),
