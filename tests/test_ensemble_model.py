@@ -15,6 +15,7 @@ from trees import same_bytes
 
 from jaxnn import calibration, checkpoint, cli, metrics, mlp, models
 from jaxnn.commands import inputs
+from jaxnn.commands.plot_inputs import looked_into
 from jaxnn.data import Dataset
 from jaxnn.errors import CheckpointError, ConfigError
 from jaxnn.models import Spec
@@ -180,9 +181,9 @@ def test_commands_that_look_into_layers_want_a_single_network(
 
 def test_a_model_is_loaded_as_it_is_needed(path: Path) -> None:
     assert inputs.load_model(path).spec.members == 3
-    assert inputs.load_model(None, single=True).spec.members == 1
+    assert looked_into(None, "mlp").spec.members == 1
     with pytest.raises(ConfigError, match="ensemble of 3"):
-        inputs.load_model(path, single=True)
+        looked_into(path, "mlp")
 
 
 def test_a_server_answers_as_the_ensemble_does_here(

@@ -13,6 +13,7 @@ from trees import same_bytes
 
 from jaxnn import checkpoint, checks, cli, models
 from jaxnn.commands.inputs import load_model
+from jaxnn.commands.plot_inputs import looked_into
 from jaxnn.commands.run_folder import command_of
 from jaxnn.commands.settings import reparsed
 from jaxnn.commands.sweep import Sweep, beginning_with
@@ -80,8 +81,8 @@ def test_commands_that_look_into_layers_refuse_other_families(
     family: str, files: dict[str, Path]
 ) -> None:
     with pytest.raises(ConfigError, match=f"is of the family {family}, but this looks"):
-        load_model(files[family], single=True)
-    assert load_model(files["mlp"], single=True).spec == SPECS["mlp"]
+        looked_into(files[family], "mlp")
+    assert looked_into(files["mlp"], "mlp").spec == SPECS["mlp"]
 
 
 def test_every_family_begins_with_settings_that_can_be(standard_promotion: None) -> None:

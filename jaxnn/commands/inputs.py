@@ -15,17 +15,15 @@ if TYPE_CHECKING:
     from jaxnn.metrics import Evaluation
 
 
-def load_model(path: Path | None, *, single: bool = False) -> "ModelFile":
+def load_model(path: Path | None) -> "ModelFile":
     """A model that sees the pixels of a digit; the one that ships with jaxnn where none is named.
 
     Args:
       path: the model file, of any family; or the name of one that ships, such as cnn.
-      single: whether it has to be one mlp, since its layers of neurons are looked into.
 
     Raises:
       CheckpointError: the file cannot be used.
-      ConfigError: the model sees something else than 784 pixels, or is of another family, or an
-        ensemble, where a single mlp is needed.
+      ConfigError: the model sees something else than 784 pixels.
     """
     from jaxnn import checkpoint, ready_made
 
@@ -34,16 +32,6 @@ def load_model(path: Path | None, *, single: bool = False) -> "ModelFile":
         raise ConfigError(
             f"{path} sees {file.spec.sizes[0]} numbers, but a picture has 784 pixels: name the "
             "model file of a network for digits"
-        )
-    if single and file.spec.family != "mlp":
-        raise ConfigError(
-            f"{path} is of the family {file.spec.family}, but this looks into the layers of an "
-            "mlp: name the model file of one"
-        )
-    if single and file.spec.members > 1:
-        raise ConfigError(
-            f"{path} is an ensemble of {file.spec.members} networks, but this looks into the "
-            "layers of one: name the model file of a single network"
         )
     return file
 

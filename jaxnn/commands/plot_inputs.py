@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from jaxnn.commands import inputs
+from jaxnn.commands import hearing, inputs
 from jaxnn.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -55,16 +55,7 @@ def looked_into(path: Path | None, family: str) -> "ModelFile":
 
 def listened_to(path: Path) -> "ModelFile":
     """A single lstm that hears words; raises as `looked_into`."""
-    from jaxnn import checkpoint
-    from jaxnn.data import features
-
-    file = _single(checkpoint.load(path), path, "lstm")
-    if file.spec.sizes[0] != features.SIZE:
-        raise ConfigError(
-            f"{path} takes {file.spec.sizes[0]:,} numbers, but a spoken digit has "
-            f"{features.SIZE:,}: name a model file trained on speech"
-        )
-    return file
+    return _single(hearing.load_model(path), path, "lstm")
 
 
 def _single(file: "ModelFile", path: Path | None, family: str) -> "ModelFile":
