@@ -80,8 +80,13 @@ class Start(NamedTuple):
     order: np.ndarray  # int32 [steps, B]
 
 
-def ours(setting: Setting, gradient: str = "autodiff") -> Callable[[], list[np.ndarray]]:
-    """An epoch by jaxnn, as `train.fit` runs it. Nothing else here knows of jaxnn's training."""
+def ours(setting: Any, gradient: str = "autodiff") -> Callable[[], list[np.ndarray]]:
+    """An epoch by jaxnn, as `train.fit` runs it. Nothing else here knows of jaxnn's training.
+
+    Args:
+      setting: of this benchmark, or of another with a `config` of its own.
+      gradient: as `TrainConfig.gradient` has it.
+    """
     import jax
 
     from jaxnn import epoch, train

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks import timing
-from benchmarks.epoch import best, digits
+from benchmarks.epoch import best, digits, ours
 from benchmarks.report import markdown
 from benchmarks.timing import Contestant, Outcome
 from jaxnn.config import TrainConfig
@@ -50,28 +50,6 @@ class Setting(NamedTuple):
             learning_rate=self.learning_rate,
             gradient=gradient,
         )
-
-
-def ours(setting: Setting, gradient: str = "backprop") -> Callable[[], list[np.ndarray]]:
-    """An epoch by jaxnn, as `train.fit` runs it."""
-    import jax
-
-    from jaxnn import epoch, train
-
-    config = setting.config(gradient)
-    train_epoch = epoch.program(config, setting.examples // setting.batch_size)
-    state = train.initial_state(config, setting.examples)
-    images, labels = jax.device_put(digits(setting.examples))
-    key = epoch.changes_key(config, 0)
-
-    def run() -> list[np.ndarray]:
-        carry = jax.tree.map(jax.numpy.array, (state.params, state.opt_state))
-        order = epoch.shuffled_batches(0, 0, setting.examples, setting.batch_size)
-        carry, cost = train_epoch(carry, images, labels, order, key)
-        float(cost)  # waits for the epoch
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(carry[0])]
-
-    return run
 
 
 class Start(NamedTuple):
@@ -129,7 +107,7 @@ def contestants(setting: Setting) -> dict[str, Contestant]:
     found = {}
     for n in THREADS:
         threads = f"{n} thread{'s' * (n > 1)}"
-        found[f"{OURS}, {threads}"] = Contestant(partial(ours, setting), n, "jaxnn")
+        found[f"{OURS}, {threads}"] = Contestant(partial(ours, setting, "backprop"), n, "jaxnn")
         if importlib.util.find_spec("torch"):
             peer = partial(in_torch, setting, begin)
             found[f"PyTorch, {threads}"] = Contestant(peer, n, "PyTorch")
