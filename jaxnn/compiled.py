@@ -58,7 +58,8 @@ def program(
     Returns:
       params, a tree of NumPy arrays, and a function (params, images uint8 [B, n_in]) -> float32
       [B, C + 3]: the scores, the label, the confidence, and 1 for rejected or 0. To be compiled by
-      the caller, for B of CHUNK or less or a multiple of it.
+      the caller, for B of CHUNK or less or a multiple of it. Where the network takes sequences of
+      any length and nothing is rejected, the images may have fewer steps than n_in.
 
       Against `answers.answer`: scores within 2e-5, labels equal but where the two largest scores
       are closer than 4e-5, confidence within 1e-4, and rejected equal but where novelty is within
@@ -71,14 +72,16 @@ def program(
     if familiar is not None:
         pieces, more = _pieces(familiar)
         columns = np.concatenate([columns, more], axis=1)
-    product = bytes_product.prepared(columns, integers)
+    product = bytes_product.prepared(columns, integers) if columns.shape[1] else None
     # Scores saturate: how sure they can be at most depends on the temperature, which may be tiny.
     coldness = np.float32(min(1 / file.temperature, 1e30))
     output = file.spec.output
 
     def chunk(params: Any, images: Array) -> Array:
         product, rest, pieces, coldness = params
-        found = bytes_product.times(images, product)
+        found = jnp.zeros((len(images), 0), jnp.float32)
+        if product is not None:
+            found = bytes_product.times(images, product)
         scores = scores_of(rest, found[:, :width], images)
         label = jnp.argmax(scores, axis=1)
         confidence = _confidence(scores, output, coldness)

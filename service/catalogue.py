@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from service.config import IMAGE_BYTES, ServiceConfig
+from service.config import ServiceConfig
 from service.outputs import DATATYPES
 from service.parameters import PRIORITIES
 from service.pb import open_inference_grpc_pb2 as pb
 from service.registry import Entry
 from service.repository import ServedModel
-from service.tensors import IMAGES, PICTURES
+from service.tensors import inputs_of
 
 PLATFORM = "jax"
 _Tensor = pb.ModelMetadataResponse.TensorMetadata
@@ -48,8 +48,8 @@ def metadata(model: ServedModel, entries: Sequence[Entry]) -> pb.ModelMetadataRe
         ],
         platform=PLATFORM,
         inputs=[
-            _Tensor(name=IMAGES, datatype="UINT8", shape=[-1, IMAGE_BYTES]),
-            _Tensor(name=PICTURES, datatype="BYTES", shape=[-1]),
+            _Tensor(name=one.name, datatype=one.datatypes[0], shape=[-1, *one.shape])
+            for one in inputs_of(model.takes)
         ],
         outputs=outputs,
         properties=properties,
@@ -58,7 +58,13 @@ def metadata(model: ServedModel, entries: Sequence[Entry]) -> pb.ModelMetadataRe
 
 def configuration(model: ServedModel, config: ServiceConfig) -> pb.ModelConfigResponse:
     """How a model is batched and queued."""
-    kinds = {"INT64": pb.TYPE_INT64, "FP32": pb.TYPE_FP32, "BOOL": pb.TYPE_BOOL}
+    kinds = {
+        "BOOL": pb.TYPE_BOOL,
+        "BYTES": pb.TYPE_STRING,
+        "FP32": pb.TYPE_FP32,
+        "INT64": pb.TYPE_INT64,
+        "UINT8": pb.TYPE_UINT8,
+    }
     queue = pb.ModelQueuePolicy(
         timeout_action=pb.ModelQueuePolicy.REJECT,
         allow_timeout_override=True,
@@ -78,8 +84,13 @@ def configuration(model: ServedModel, config: ServiceConfig) -> pb.ModelConfigRe
             backend=PLATFORM,
             max_batch_size=config.max_images_per_request,
             input=[
-                pb.ModelInput(name=IMAGES, data_type=pb.TYPE_UINT8, dims=[IMAGE_BYTES]),
-                pb.ModelInput(name=PICTURES, data_type=pb.TYPE_STRING, dims=[1], optional=True),
+                pb.ModelInput(
+                    name=one.name,
+                    data_type=kinds[one.datatypes[0]],
+                    dims=one.shape or [1],
+                    optional=place > 0,
+                )
+                for place, one in enumerate(inputs_of(model.takes))
             ],
             output=[
                 pb.ModelOutput(name=name, data_type=kinds[kind], dims=_dims(model, name))

@@ -15,72 +15,20 @@ stream: each is made again by itself, may go to another server, and outlives a s
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from functools import cached_property
-from types import ModuleType
-from typing import Any, ClassVar, Self, Unpack
+from typing import Self, Unpack
 
 import grpc
 import grpc.aio
 import numpy as np
 
-from service.calling.calls import MESSAGES, Asking, Caller, Progress
-from service.calling.channels import metadata_of, methods_of, open_channels
-from service.calling.connection import PLAIN, Connection, parse_target
+from service.calling.base import Client
+from service.calling.calls import PICTURES, RECORDINGS, Asking, Progress
 from service.calling.parts import Classification
 from service.calling.performers import Loop, Threads
-from service.calling.steps import Call
-from service.config import MAX_MESSAGE_BYTES
 from service.pb import digits_pb2
 
-SERVICE = "jaxnn.v1.DigitClassifier"
 
-
-class _Client:
-    """Settings and error-free construction, the same for both clients."""
-
-    _transport: ClassVar[ModuleType]
-
-    def __init__(
-        self,
-        target: str,
-        *,
-        timeout: float = 30.0,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        connection: Connection = PLAIN,
-        connections: int = 1,
-        in_flight: int = 4,
-    ) -> None:
-        """Connects on the first call.
-
-        Args:
-          target: the server's HOST:PORT. Several servers as IP:PORT,IP:PORT, or dns:///NAME:PORT
-            for all behind a name, are asked in turn, those left out that say they are not well.
-          timeout: seconds that one method may take in all, retries included; math.inf is no limit.
-          max_message_bytes: the largest request to send; longer arrays go in several.
-          connection: TLS and token.
-          connections: to each server; one is enough for a few thousand requests a second.
-          in_flight: parts of a long array, or arrays of a stream, that are under way together.
-
-        Raises:
-          ConfigError: the target names no server, a message cannot hold one image, a number is
-            below 1, a file of TLS cannot be read, or a token would travel unencrypted.
-        """
-        self._caller = Caller(target, max_message_bytes, in_flight)
-        self._timeout = timeout
-        found = parse_target(target)
-        self._channels = open_channels(self._transport, found, connection, connections)
-        self._metadata = metadata_of(connection)
-        self._methods = methods_of(self._channels, SERVICE, MESSAGES)
-
-    def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
-
-    def _call(self, step: Call) -> Any:
-        """Sends a request, by each connection in turn."""
-        method = next(self._methods[step.method])
-        return method(step.request, timeout=step.timeout, metadata=self._metadata)
-
-
-class DigitClient(_Client):
+class DigitClient(Client):
     """A client whose methods block; threads may share it."""
 
     _transport = grpc
@@ -125,8 +73,24 @@ class DigitClient(_Client):
         **asking: Unpack[Asking],
     ) -> Classification:
         """As `classify`, for the bytes of picture files that the server decodes and prepares."""
-        seconds = self._seconds(timeout)
-        return self._threads.run(self._caller.classify_encoded(files, asking, seconds, progress))
+        steps = self._caller.classify_files(
+            PICTURES, files, asking, self._seconds(timeout), progress
+        )
+        return self._threads.run(steps)
+
+    def classify_recordings(
+        self,
+        files: Sequence[bytes],
+        *,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        **asking: Unpack[Asking],
+    ) -> Classification:
+        """As `classify`, for the bytes of WAV files of a spoken digit each; the model hears."""
+        steps = self._caller.classify_files(
+            RECORDINGS, files, asking, self._seconds(timeout), progress
+        )
+        return self._threads.run(steps)
 
     def classify_stream(
         self,
@@ -180,7 +144,7 @@ class DigitClient(_Client):
         self.close()
 
 
-class AsyncDigitClient(_Client):
+class AsyncDigitClient(Client):
     """A client for asyncio: the methods of `DigitClient`, each to be awaited.
 
     Make it where its event loop runs.
@@ -213,8 +177,24 @@ class AsyncDigitClient(_Client):
         **asking: Unpack[Asking],
     ) -> Classification:
         """As `DigitClient.classify_encoded`."""
-        seconds = self._seconds(timeout)
-        return await self._loop.run(self._caller.classify_encoded(files, asking, seconds, progress))
+        steps = self._caller.classify_files(
+            PICTURES, files, asking, self._seconds(timeout), progress
+        )
+        return await self._loop.run(steps)
+
+    async def classify_recordings(
+        self,
+        files: Sequence[bytes],
+        *,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        **asking: Unpack[Asking],
+    ) -> Classification:
+        """As `DigitClient.classify_recordings`."""
+        steps = self._caller.classify_files(
+            RECORDINGS, files, asking, self._seconds(timeout), progress
+        )
+        return await self._loop.run(steps)
 
     async def classify_stream(
         self,

@@ -5,12 +5,11 @@ from typing import TypeVar
 import numpy as np
 from google.protobuf.message import DecodeError, Message
 
-from jaxnn.data import preprocess
-from jaxnn.errors import DataError
 from service import fields
 from service.config import IMAGE_BYTES
 from service.errors import InvalidRequest
 from service.pb import digits_pb2
+from service.preparing import RATE, Sound
 
 WORTH_A_VIEW = 2**15  # bytes: smaller messages are copied in less time than they are taken apart
 M = TypeVar("M", bound=Message)
@@ -73,15 +72,37 @@ def pixels_to_images(pixels: bytes | memoryview, max_images: int) -> np.ndarray:
     return np.frombuffer(pixels, np.uint8).reshape(-1, IMAGE_BYTES)
 
 
-def check_count(images: int, max_images: int) -> None:
-    """Refuse a request with more images than the server takes.
+def features_to_rows(features: bytes, shape: tuple[int, int], max_rows: int) -> np.ndarray:
+    """The rows of features in a run of raw bytes: uint8 [N, steps x bands], a view.
+
+    Args:
+      features: N rows, one after the other.
+      shape: steps and bands of one.
+      max_rows: the largest N to accept.
 
     Raises:
-      InvalidRequest: more than max_images.
+      InvalidRequest: no bytes, a length that is no multiple of a row's, or more than max_rows.
     """
-    if images > max_images:
+    steps, bands = shape
+    size = steps * bands
+    if not features or len(features) % size:
         raise InvalidRequest(
-            f"the request has {images} images, over this server's limit of {max_images}: "
+            f"features has {len(features)} bytes, expected N x {size}: send {steps} steps of "
+            f"{bands} bytes a word, those that it lacks as zeros"
+        )
+    check_count(len(features) // size, max_rows, "row")
+    return np.frombuffer(features, np.uint8).reshape(-1, size)
+
+
+def check_count(rows: int, max_rows: int, what: str = "image") -> None:
+    """Refuse a request with more rows than the server takes.
+
+    Raises:
+      InvalidRequest: more than max_rows.
+    """
+    if rows > max_rows:
+        raise InvalidRequest(
+            f"the request has {rows} {what}s, over this server's limit of {max_rows}: "
             "send them in several requests"
         )
 
@@ -98,23 +119,36 @@ def encoded_files(encoded: digits_pb2.EncodedImages, max_images: int) -> list[by
     return list(encoded.images)
 
 
-def encoded_to_image(blob: bytes, what: str, index: int) -> np.ndarray:
-    """One picture file, decoded and prepared: uint8 [784].
-
-    Args:
-      blob: a PNG, JPEG or other picture file.
-      what: how an error names it, before its index.
-      index: its place in the request, from 0.
+def recorded_files(recordings: digits_pb2.Recordings, max_rows: int) -> list[bytes]:
+    """The WAV files of a request.
 
     Raises:
-      InvalidRequest: the picture cannot be read, or holds no digit.
+      InvalidRequest: none, or more than max_rows.
     """
-    what = f"{what} {index}"
-    try:
-        return preprocess.prepare(preprocess.decode(blob, what)).reshape(IMAGE_BYTES)
-    except DataError as error:
-        sentence = str(error)
-        raise InvalidRequest(sentence if what in sentence else f"{what}: {sentence}") from error
+    if not recordings.files:
+        raise InvalidRequest("recordings holds no file: send one WAV file for each word")
+    check_count(len(recordings.files), max_rows, "recording")
+    return list(recordings.files)
+
+
+def sent_sounds(sounds: digits_pb2.Sounds, max_rows: int) -> list[Sound]:
+    """The sounds of a request.
+
+    Raises:
+      InvalidRequest: none, more than max_rows, or half a sample.
+    """
+    if not sounds.sounds:
+        raise InvalidRequest("sounds holds no sound: send one for each word")
+    check_count(len(sounds.sounds), max_rows, "sound")
+    found = []
+    for index, sound in enumerate(sounds.sounds):
+        if len(sound.samples) % 2:
+            raise InvalidRequest(
+                f"sound {index} has {len(sound.samples)} bytes, expected an even number: send "
+                "samples of 16 bits, little-endian"
+            )
+        found.append(Sound(np.frombuffer(sound.samples, "<i2"), sound.sample_rate or RATE))
+    return found
 
 
 def response(

@@ -33,7 +33,7 @@ class ServiceConfig:
     """Settings of `jaxnn serve`."""
 
     model: Path | None = None
-    """Model file to serve, or cnn for the other one that comes with the package; mlp without it."""
+    """Model file to serve, or cnn or speech for one that comes with the package; mlp without it."""
 
     name: str = "digits"
     """Name of the model file, and of the model that answers requests which name none."""
@@ -54,7 +54,8 @@ class ServiceConfig:
     """Let callers load and unload models; where tokens are asked for, those of administrators."""
 
     proof: float = 0.5
-    """Part of a few stored digits that a model of ten classes must read before it may serve."""
+    """Part of a few stored digits that a model of ten classes must read before it may serve; one
+    of speech has none to hear."""
 
     host: str = "127.0.0.1"
     """Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for all its networks."""
@@ -88,7 +89,7 @@ class ServiceConfig:
     """Largest request in bytes, and largest decompressed one."""
 
     max_picture_bytes: int = 64 * 2**20
-    """Bytes of pictures to be decoded that may wait at once."""
+    """Bytes of pictures and recordings to be decoded that may wait at once."""
 
     max_metadata_bytes: int = 16 * 2**10
     """Largest metadata of one call in bytes."""

@@ -8,17 +8,17 @@ micro-batcher and one compute thread; while that computes one batch, the next ga
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from service import codec, predictor
+from service import predictor
 from service.batching import Batch, Batcher, Job, QueueFull
 from service.config import ServiceConfig
 from service.errors import Expired, Overloaded
+from service.preparing import Unprepared
 from service.registry import Registry
 from service.repository import ServedModel
 from service.rpc import Call
@@ -76,30 +76,26 @@ class DataPlane:
         self,
         call: Call,
         images: np.ndarray,
+        model: ServedModel,
         *,
-        name: str = "",
-        version: str = "",
         rejection: bool = True,
         priority: int = 0,
         timeout: float | None = None,
     ) -> Answer:
-        """Labels and scores of images uint8 [N, 784], and how far they can be trusted.
+        """Labels and scores of images uint8 [N, n_in], and how far they can be trusted.
 
         Args:
           call: which this is part of; its rows, model and timings are written down.
-          images: N from 1; kept until the answer is there.
-          name: of the model; empty for the default one.
-          version: empty for the preferred one.
+          images: N from 1, or as many rows of speech; kept until the answer is there.
+          model: the one to answer, of `registry.choose`.
           rejection: whether to find out if the images are digits at all.
           priority: 0 for the caller's default, 1 to go first, 2 to go last.
           timeout: seconds to wait in the queue at most; the caller's deadline holds besides.
 
         Raises:
-          NoSuchModel: no such model is ready.
           Overloaded: there is no room in the queue.
           Expired: its time was over before its turn came; nothing was computed.
         """
-        model = self.registry.choose(name, version)
         call.model, call.version, call.rows = model.name, model.version, len(images)
         if call.charge:
             call.charge(len(images))
@@ -123,43 +119,42 @@ class DataPlane:
             model,
         )
 
-    async def prepared(self, call: Call, files: Sequence[bytes], what: str) -> np.ndarray:
-        """Digits uint8 [N, 784] from the bytes of picture files, N at least 1.
+    async def prepared(self, call: Call, given: Unprepared) -> np.ndarray:
+        """Rows uint8 [N, n_in] from files or sounds, N at least 1.
 
         Args:
           call: which this is part of; the time is written down.
-          files: PNG, JPEG and others.
-          what: how an error names a file, before its index.
+          given: what is to be prepared, and how.
 
         Raises:
           InvalidRequest: a file cannot be read, or holds no digit.
-          Overloaded: too many bytes of pictures wait already.
+          Overloaded: too many bytes of files wait already.
         """
-        size, began = sum(map(len, files)), time.monotonic()
+        size, began = given.size, time.monotonic()
         if size > self._pictures_free:
             self.telemetry.count("refused", "pictures")
             raise Overloaded(
-                f"pictures of {size} bytes, but {self._pictures_free} bytes are free for pictures "
-                "that wait: send them again a little later",
+                f"pictures or recordings of {size} bytes, but {self._pictures_free} bytes are free "
+                "for those that wait: send them again a little later",
                 1.0,
             )
         self._pictures_free -= size
-        loop = asyncio.get_running_loop()
+        run, decode = asyncio.get_running_loop().run_in_executor, self._decode
         try:
             # One at a time, so that calls take turns and a cancelled one stops early.
-            digits = [
-                await loop.run_in_executor(self._decode, codec.encoded_to_image, file, what, index)
-                for index, file in enumerate(files)
+            rows = [
+                await run(decode, given.prepare, part, f"{given.what} {index}")
+                for index, part in enumerate(given.parts)
             ]
         finally:
             self._pictures_free += size
         call.prepare = time.monotonic() - began
-        return np.stack(digits)
+        return np.stack(rows)
 
     def _at_once(
         self, call: Call, model: ServedModel, images: np.ndarray, rejection: bool
     ) -> np.ndarray:
-        """The answer to images [N, 784], float32 [N, C + 3], computed here and now."""
+        """The answer to images [N, n_in], float32 [N, C + 3], computed here and now."""
         found, then = [], time.monotonic()
         for start in range(0, len(images), self._most):
             part = images[start : start + self._most]
@@ -172,7 +167,7 @@ class DataPlane:
     async def _queued(
         self, key: _Key, images: np.ndarray, deadline: float, priority: int, call: Call
     ) -> np.ndarray:
-        """The answer to images [N, 784], float32 [N, C + 3], when their turn has come."""
+        """The answer to images [N, n_in], float32 [N, C + 3], when their turn has come."""
         future = asyncio.get_running_loop().create_future()
 
         def done(job: Job) -> None:

@@ -4,11 +4,13 @@ import time
 
 import numpy as np
 
-from service import codec
-from service.config import IMAGE_SHAPE, ServiceConfig
+from service import codec, preparing
+from service.config import ServiceConfig
 from service.dataplane import DataPlane
 from service.errors import InvalidRequest
+from service.inputs import Kind
 from service.pb import digits_pb2
+from service.preparing import Unprepared
 from service.rpc import Api, Call, Method
 
 MAX_ID = 100  # characters of a request's id that are written down
@@ -44,11 +46,14 @@ class DigitClassifier:
         call.request_id = request.id[:MAX_ID]
         if request.priority > 2:
             raise InvalidRequest(f"priority is {request.priority}, expected 0, 1 or 2")
+        model = self._plane.registry.choose(request.model_name, request.model_version)
+        given = self._given(request, pixels, model.takes)
+        if isinstance(given, Unprepared):
+            given = await self._plane.prepared(call, given)
         answer = await self._plane.classify(
             call,
-            await self._images(request, pixels, call),
-            name=request.model_name,
-            version=request.model_version,
+            given,
+            model,
             rejection=not request.skip_rejection,
             priority=request.priority,
         )
@@ -83,7 +88,7 @@ class DigitClassifier:
             output=spec.output,
             cost=spec.cost,
             parameter_count=model.parameter_count,
-            input_shape=IMAGE_SHAPE,
+            input_shape=model.takes.shape,
             classes=spec.sizes[-1],
             max_images_per_request=self._config.max_images_per_request,
             max_message_bytes=self._config.max_message_bytes,
@@ -91,6 +96,7 @@ class DigitClassifier:
             members=spec.members,
             rejects=file.familiar is not None,
             sha256=file.digest,
+            inputs=model.takes.fields,
         ).SerializeToString()
 
     async def models(self, data: bytes, call: Call) -> bytes:
@@ -112,20 +118,31 @@ class DigitClassifier:
         ]
         return digits_pb2.ListModelsResponse(models=entries).SerializeToString()
 
-    async def _images(
-        self, request: digits_pb2.ClassifyRequest, pixels: memoryview | None, call: Call
-    ) -> np.ndarray:
-        """The request's images, uint8 [N, 784]."""
+    def _given(
+        self, request: digits_pb2.ClassifyRequest, pixels: memoryview | None, takes: Kind
+    ) -> np.ndarray | Unprepared:
+        """The request's rows uint8 [N, n_in], or what has to be prepared to become such."""
+        given = "pixels" if pixels is not None else request.WhichOneof("input")
+        wanted = ", ".join(takes.fields[:-1]) + f" or {takes.fields[-1]}"
+        if given is None:
+            raise InvalidRequest(f"the request has no input: set {wanted}")
+        if given not in takes.fields:
+            raise InvalidRequest(
+                f"the request has {given}, but the model takes {takes.name}: set {wanted}, or ask "
+                "another model"
+            )
         limit = self._config.max_images_per_request
-        if pixels is not None:
-            return codec.pixels_to_images(pixels, limit)
-        given = request.WhichOneof("input")
-        if given == "pixels":
-            return codec.pixels_to_images(request.pixels, limit)
-        if given == "encoded":
-            files = codec.encoded_files(request.encoded, limit)
-            return await self._plane.prepared(call, files, "encoded image")
-        raise InvalidRequest("the request has no input: set pixels or encoded")
+        match given:
+            case "pixels":
+                return codec.pixels_to_images(request.pixels if pixels is None else pixels, limit)
+            case "encoded":
+                files = codec.encoded_files(request.encoded, limit)
+                return preparing.pictures(files, "encoded image")
+            case "features":
+                return codec.features_to_rows(request.features, takes.shape, limit)
+            case "recordings":
+                return preparing.recordings(codec.recorded_files(request.recordings, limit))
+        return preparing.sounds(codec.sent_sounds(request.sounds, limit))
 
 
 def _report(call: Call) -> digits_pb2.Report:

@@ -18,6 +18,7 @@ from service.fields import split
 from service.outputs import outputs, written
 from service.parameters import parameters, shown
 from service.pb import open_inference_grpc_pb2 as pb
+from service.preparing import Unprepared
 from service.rpc import Api, Call, Method
 from service.tensors import inputs
 
@@ -88,14 +89,14 @@ class Inference:
         _check_names(request.model_name, request.model_version)
         asked = parameters(request.parameters)
         wanted = outputs(request)
-        images, pictures = inputs(request, raw, self._config.max_images_per_request)
-        if images is None:
-            images = await self._plane.prepared(call, pictures, "picture")
+        model = self._plane.registry.choose(request.model_name, request.model_version)
+        given = inputs(request, raw, self._config.max_images_per_request, model.takes)
+        if isinstance(given, Unprepared):
+            given = await self._plane.prepared(call, given)
         answer = await self._plane.classify(
             call,
-            images,
-            name=request.model_name,
-            version=request.model_version,
+            given,
+            model,
             rejection=any(output.name == "rejected" for output in wanted),
             priority=asked.priority,
             timeout=asked.timeout,

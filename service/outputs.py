@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from service.contents import LENGTH, SHARED_MEMORY
 from service.dataplane import Answer
 from service.errors import InvalidRequest
 from service.parameters import shown, whole
 from service.pb import open_inference_grpc_pb2 as pb
-from service.tensors import LENGTH, SHARED_MEMORY
 
 DATATYPES = {"labels": "INT64", "scores": "FP32", "confidence": "FP32", "rejected": "BOOL"}
 _CONTENTS = {"INT64": "int64_contents", "FP32": "fp32_contents", "BOOL": "bool_contents"}

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from jaxnn.checkpoint import ModelFile
 from jaxnn.errors import CheckpointError, ConfigError
 from service import predictor
 from service.config import IMAGE_BYTES
+from service.inputs import Kind, kind_of
 from service.predictor import BUCKETS, Predictor
 
 PROOF_DIGITS = 50
@@ -33,9 +34,14 @@ class ServedModel:
     file: ModelFile  # what it says of itself
     parameter_count: int
     metrics: dict[str, float]
-    # uint8 [N, 784], with rejection or not -> float32 [N, C + 3]: see `jaxnn.judged`
+    # uint8 [N, n_in], with rejection or not -> float32 [N, C + 3]: see `jaxnn.judged`
     predictor: Callable[[np.ndarray, bool], np.ndarray]
     weight: int = 1  # of an image: see `service.predictor.Predictor`
+
+    @cached_property
+    def takes(self) -> Kind:
+        """What requests for it hold."""
+        return kind_of(self.file.spec)
 
 
 class Found(NamedTuple):
@@ -120,25 +126,25 @@ def load_model(
     proof: float = 0.0,
     buckets: tuple[int, ...] = BUCKETS,
 ) -> ServedModel:
-    """Reads a model file, compiles it for serving, and tries it on stored digits.
+    """Reads a model file, compiles it for serving, and tries it on stored digits, or on sounds.
 
     Args:
       path: a file that `jaxnn.checkpoint.save` wrote.
       name: under which it answers.
       version: the same; the first 12 hex digits of the file's SHA-256 where empty.
-      proof: the part of the stored digits that a model of ten classes has to read.
+      proof: the part of the stored digits that a model of ten classes has to read; there are no
+        stored recordings for one of speech to be measured on.
       buckets: batch sizes to compile for.
 
     Raises:
       CheckpointError: the file is missing, damaged, or no model, or fails the proof.
-      ConfigError: the model does not take images of 784 pixels.
+      ConfigError: the model takes neither images of 784 pixels nor speech as it is prepared here.
     """
     file = checkpoint.load(path)
-    if file.spec.sizes[0] != IMAGE_BYTES:
-        raise ConfigError(
-            f"{path} takes {file.spec.sizes[0]} inputs, expected {IMAGE_BYTES}: "
-            "serve a model of 28 x 28 images"
-        )
+    try:
+        rows, expected = _trials(kind_of(file.spec))
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot be served: {error}") from error
     compiled = Predictor(file, buckets)
     model = ServedModel(
         name=name,
@@ -153,34 +159,55 @@ def load_model(
         predictor=compiled,
         weight=compiled.weight,
     )
-    _prove(model, os.fspath(path), proof)
+    _prove(model, os.fspath(path), rows, expected, proof)
     return model
 
 
-def _prove(model: ServedModel, path: str, proof: float) -> None:
-    """The compiled programs agree with the plain ones on stored digits, and read enough of them."""
-    images, labels = _stored_digits()
-    plain = answers.answer(model.file, images)
-    compiled = model.predictor(images, True)
+def _prove(
+    model: ServedModel, path: str, rows: np.ndarray, expected: np.ndarray | None, proof: float
+) -> None:
+    """The compiled programs agree with the plain ones on rows, and read enough of stored digits."""
+    plain = answers.answer(model.file, rows)
+    compiled = model.predictor(rows, True)
     classes = model.file.spec.sizes[-1]
     apart = np.abs(predictor.scores(compiled) - plain.scores).max()
     if not apart < 1e-4:  # NaN is not, either
+        what = "sounds" if expected is None else "stored digits"
         raise CheckpointError(
-            f"{path} answers stored digits otherwise when compiled, by {apart:.2g}: train it again"
+            f"{path} answers {what} otherwise when compiled, by {apart:.2g}: train it again"
         )
-    right = float(np.mean(predictor.labels(compiled) == labels))
+    if expected is None:
+        return
+    right = float(np.mean(predictor.labels(compiled) == expected))
     if classes == 10 and right < proof:
         raise CheckpointError(
-            f"{path} reads {right:.0%} of {len(labels)} stored digits, expected {proof:.0%} at "
+            f"{path} reads {right:.0%} of {len(expected)} stored digits, expected {proof:.0%} at "
             "least: train it again, or lower the setting `proof`"
         )
 
 
 @cache
-def _stored_digits() -> tuple[np.ndarray, np.ndarray]:
-    digits = data.load("embedded")
-    step = len(digits.test_images) // PROOF_DIGITS  # the same number of each digit
-    return digits.test_images[::step].reshape(-1, IMAGE_BYTES), digits.test_labels[::step]
+def _trials(kind: Kind) -> tuple[np.ndarray, np.ndarray | None]:
+    """Rows to try a model on, and their labels where they have some.
+
+    Raises:
+      ConfigError: sounds become other rows than the model takes.
+    """
+    if kind.name == "images":
+        digits = data.load("embedded")
+        step = len(digits.test_images) // PROOF_DIGITS  # the same number of each digit
+        return digits.test_images[::step].reshape(-1, IMAGE_BYTES), digits.test_labels[::step]
+    from jaxnn.data import features, speech, wav  # here: see `service.preparing`
+
+    if kind.shape != (features.STEPS, features.BANDS):
+        steps, bands = kind.shape
+        raise ConfigError(
+            f"it takes {steps} steps of {bands} bands, but sounds are prepared as "
+            f"{features.STEPS} of {features.BANDS}: train it on rows of that size"
+        )
+    time = np.arange(wav.RATE) / wav.RATE
+    rising = np.sin(2 * np.pi * (300 + 900 * time) * time)  # of all lengths that are compiled for
+    return np.stack([speech.prepare(rising[:end]) for end in range(800, len(time) + 1, 600)]), None
 
 
 def _signature(path: Path) -> tuple[int, ...]:

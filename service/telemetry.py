@@ -43,7 +43,7 @@ METRICS = (
     Described("requests", "counter", ("api", "method", "model", "version", "code"), "Calls ended."),
     Described("images", "counter", ("api", "model", "version"), "Images answered for."),
     Described("request_seconds", "histogram", _BY_CALL, "A call from arrival to end.", SECONDS),
-    Described("prepare_seconds", "histogram", _BY_CALL, "Decoding a call's pictures.", SECONDS),
+    Described("prepare_seconds", "histogram", _BY_CALL, "Decoding a call's files.", SECONDS),
     Described("queue_seconds", "histogram", _BY_CALL, "A call's wait for its turn.", SECONDS),
     Described("assembly_seconds", "histogram", _BY_CALL, "Putting its batch together.", SECONDS),
     Described("compute_seconds", "histogram", _BY_CALL, "Computing its batch.", SECONDS),

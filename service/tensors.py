@@ -1,128 +1,157 @@
-"""Input tensors of the Open Inference Protocol to NumPy.
+"""Which input tensors of the Open Inference Protocol models take, and what comes of them.
 
-All their validation is here: names, types, shapes, sizes. Lengths are compared before anything is
-made of them, so that what a request costs is bounded by its own bytes.
+Names, types, shapes and sizes are checked here and in `service.contents`.
 """
 
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from service import codec
+from service import codec, preparing
 from service.config import IMAGE_BYTES, IMAGE_SHAPE
+from service.contents import Raw, Tensor, data
 from service.errors import InvalidRequest
-from service.parameters import shown
+from service.inputs import Kind
+from service.parameters import shown, whole
 from service.pb import open_inference_grpc_pb2 as pb
+from service.preparing import Sound, Unprepared
 
-IMAGES, PICTURES = "images", "pictures"  # inputs
-
-_SHAPES = ([IMAGE_BYTES], [*IMAGE_SHAPE], [*IMAGE_SHAPE, 1])  # of one image
-_CONTENTS = {"UINT8": "uint_contents", "FP32": "fp32_contents", "BYTES": "bytes_contents"}
-_RAW: dict[str, np.dtype[Any]] = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4")}
-_TAKES = (
-    "send images (UINT8 or FP32, [N, 784], [N, 28, 28] or [N, 28, 28, 1]) or pictures (BYTES, [N])"
-)
-LENGTH = struct.Struct("<I")  # before each element of BYTES
-SHARED_MEMORY = "shared_memory_region"  # a parameter
-
-Raw = bytes | memoryview
+SAMPLE_RATE = "sample_rate"  # a parameter of requests with audio
 
 
-class Inputs(NamedTuple):
-    """What a request asks about."""
+class _Sent(NamedTuple):
+    """An input, and what else there is to know of it."""
 
-    images: np.ndarray | None  # uint8 [N, 784]; read-only where it is a view of the message
-    pictures: list[bytes]  # N files, where there are no images
+    tensor: Tensor
+    raw: Sequence[Raw]
+    kind: Kind
+    parameters: Mapping[str, Any]  # of the request
 
 
-def inputs(request: pb.ModelInferRequest, raw: Sequence[Raw], max_images: int) -> Inputs:
+class Input(NamedTuple):
+    """An input that models of a kind take; a request has one of them."""
+
+    name: str
+    datatypes: tuple[str, ...]  # the usual one first
+    shape: tuple[int, ...]  # of one row, the usual one; -1 for any size
+    others: tuple[tuple[int, ...], ...]  # its other shapes
+    read: Callable[[_Sent, int], np.ndarray | Unprepared]  # of N rows
+
+    def told(self) -> str:
+        """Its shapes, for sentences."""
+        sizes = [["N", *map(str, shape)] for shape in (self.shape, *self.others)]
+        return " or ".join(f"[{', '.join(one)}]".replace("-1", "any") for one in sizes)
+
+
+def inputs_of(kind: Kind) -> tuple[Input, ...]:
+    """The inputs of a kind of model."""
+    if kind.name == "images":
+        shapes = (IMAGE_SHAPE, (*IMAGE_SHAPE, 1))
+        return (
+            Input("images", ("UINT8", "FP32"), (IMAGE_BYTES,), shapes, _images),
+            Input("pictures", ("BYTES",), (), ((1,),), _pictures),
+        )
+    return (
+        Input("features", ("UINT8",), (-1, kind.step), ((kind.size,),), _features),
+        Input("audio", ("FP32", "INT16"), (-1,), (), _audio),
+        Input("recordings", ("BYTES",), (), ((1,),), _recordings),
+    )
+
+
+def inputs(
+    request: pb.ModelInferRequest, raw: Sequence[Raw], max_rows: int, kind: Kind
+) -> np.ndarray | Unprepared:
     """The input tensor of a request.
 
     Args:
       request: with one input.
       raw: its raw contents; empty where the input is typed.
-      max_images: the largest N to accept.
+      max_rows: the largest N to accept.
+      kind: what the model takes.
+
+    Returns:
+      Rows uint8 [N, n_in], read-only where they are a view of the message; or what has to be
+      prepared to become such.
 
     Raises:
       InvalidRequest: the inputs are not what the model takes.
     """
     if len(request.inputs) != 1:
         raise InvalidRequest(
-            f"the request has {len(request.inputs)} inputs, expected one: {_TAKES}"
+            f"the request has {len(request.inputs)} inputs, expected one: {_takes(kind)}"
         )
     tensor = request.inputs[0]
-    kind = tensor.datatype
-    if tensor.name == IMAGES and kind in ("UINT8", "FP32"):
-        count = _count(tensor, _SHAPES)
-        codec.check_count(count, max_images)
-        data = _data(tensor, raw, count * IMAGE_BYTES)
-        images = _pixels(data) if kind == "FP32" else data
-        return Inputs(images.reshape(count, IMAGE_BYTES), [])
-    if tensor.name == PICTURES and kind == "BYTES":
-        count = _count(tensor, ([], [1]))
-        codec.check_count(count, max_images)
-        return Inputs(None, _data(tensor, raw, count))
-    raise InvalidRequest(f"the input is {shown(tensor.name)} of datatype {shown(kind)}: {_TAKES}")
+    for one in inputs_of(kind):
+        if one.name == tensor.name and tensor.datatype in one.datatypes:
+            count = _count(tensor, one)
+            codec.check_count(count, max_rows)
+            return one.read(_Sent(tensor, raw, kind, request.parameters), count)
+    raise InvalidRequest(
+        f"the input is {shown(tensor.name)} of datatype {shown(tensor.datatype)}, but the model "
+        f"takes {kind.name}: {_takes(kind)}"
+    )
 
 
-def _count(tensor: pb.ModelInferRequest.InferInputTensor, of_one: Iterable[list[int]]) -> int:
-    """N, where the shape is N and then one of the shapes that one element may have."""
+def _takes(kind: Kind) -> str:
+    """What to send, for sentences."""
+    each = [f"{one.name} ({' or '.join(one.datatypes)}, {one.told()})" for one in inputs_of(kind)]
+    return f"send {', '.join(each[:-1])} or {each[-1]}"
+
+
+def _count(tensor: Tensor, known: Input) -> int:
+    """N, where the shape is N and then one of the shapes that one row may have."""
     shape = tensor.shape[:5]
-    if not shape or shape[1:] not in of_one:
-        listed = " or ".join(f"[{', '.join(['N', *map(str, one)])}]" for one in of_one)
+    if not any(_fits(shape[1:], one) for one in (known.shape, *known.others)) or not shape:
         more = ", ..." if len(tensor.shape) > 5 else ""
         found = f"[{', '.join(map(str, shape))}{more}]"
-        raise InvalidRequest(f"input {tensor.name} has the shape {found}, expected {listed}")
+        raise InvalidRequest(f"input {tensor.name} has the shape {found}, expected {known.told()}")
     if shape[0] < 1:
         raise InvalidRequest(f"input {tensor.name} has the shape {shape}: send one image or more")
     return shape[0]
 
 
-def _data(tensor: pb.ModelInferRequest.InferInputTensor, raw: Sequence[Raw], count: int) -> Any:
-    """The elements of the input: a list of bytes for BYTES, else an array."""
-    kind = tensor.datatype
-    filled = tensor.contents.ListFields() if tensor.HasField("contents") else []
-    if not raw:
-        if not filled and SHARED_MEMORY in tensor.parameters:
-            raise InvalidRequest("shared memory is not served: send the contents of the input")
-        return _typed(kind, filled, count)
-    if filled:
-        raise InvalidRequest("the input has contents and raw_input_contents: send one of them")
-    if len(raw) != 1:
-        raise InvalidRequest(f"one input has {len(raw)} raw_input_contents: send one")
-    if kind == "BYTES":
-        return _unpacked(raw[0], count)
-    dtype = _RAW[kind]
-    if len(raw[0]) != count * dtype.itemsize:
-        raise InvalidRequest(
-            f"input {tensor.name} has {len(raw[0])} raw bytes, and its shape asks for "
-            f"{count * dtype.itemsize} as {kind}: make them agree"
-        )
-    return np.frombuffer(raw[0], dtype)
+def _fits(shape: Sequence[int], known: Sequence[int]) -> bool:
+    return len(shape) == len(known) and all(
+        size >= 1 if expected == -1 else size == expected
+        for size, expected in zip(shape, known, strict=True)
+    )
 
 
-def _typed(kind: str, filled: Sequence[tuple[Any, Any]], count: int) -> Any:
-    """The elements from the one field of contents that the datatype names."""
-    field = _CONTENTS[kind]
-    names = [descriptor.name for descriptor, _ in filled]
-    if names != [field]:
-        found = " and ".join(names) or "no contents"
-        raise InvalidRequest(f"an input of {kind} has {found}: send {field}, or raw_input_contents")
-    values = filled[0][1]
-    if len(values) != count:
+def _images(sent: _Sent, count: int) -> np.ndarray:
+    values = data(sent.tensor, sent.raw, count * IMAGE_BYTES)
+    images: np.ndarray = _pixels(values) if sent.tensor.datatype == "FP32" else values
+    return images.reshape(count, IMAGE_BYTES)
+
+
+def _pictures(sent: _Sent, count: int) -> Unprepared:
+    return preparing.pictures(data(sent.tensor, sent.raw, count), "picture")
+
+
+def _features(sent: _Sent, count: int) -> np.ndarray:
+    """Words of fewer steps are filled up: a step of zeros says that there is none."""
+    steps, bands = sent.kind.shape
+    given = sent.tensor.shape[1] if len(sent.tensor.shape) == 3 else steps
+    if given > steps:
         raise InvalidRequest(
-            f"{field} has {len(values)} elements, and the shape asks for {count}: make them agree"
+            f"input features has {given} steps, expected 1 to {steps}: send the loudest {steps}"
         )
-    if kind == "BYTES":
-        return list(values)
-    if kind == "FP32":
-        return np.array(values, np.float32)
-    wide = np.array(values, np.uint32)
-    if wide.max() > 255:
-        raise InvalidRequest(f"{field} holds {wide.max()}, expected 0 to 255 for UINT8")
-    return wide.astype(np.uint8)
+    found: np.ndarray = data(sent.tensor, sent.raw, count * given * bands).reshape(count, -1)
+    if given == steps:
+        return found
+    rows = np.zeros((count, sent.kind.size), np.uint8)
+    rows[:, : given * bands] = found
+    return rows
+
+
+def _audio(sent: _Sent, count: int) -> Unprepared:
+    rate = whole(sent.parameters, SAMPLE_RATE, 2**31 - 1) or preparing.RATE
+    clips = data(sent.tensor, sent.raw, count * sent.tensor.shape[1]).reshape(count, -1)
+    return preparing.sounds([Sound(clip, rate, padded=True) for clip in clips])
+
+
+def _recordings(sent: _Sent, count: int) -> Unprepared:
+    return preparing.recordings(data(sent.tensor, sent.raw, count))
 
 
 def _pixels(values: np.ndarray) -> np.ndarray:
@@ -134,25 +163,3 @@ def _pixels(values: np.ndarray) -> np.ndarray:
             "grey values by 255, or send them as UINT8"
         )
     return np.rint(values * np.float32(255)).astype(np.uint8)
-
-
-def _unpacked(raw: Raw, count: int) -> list[bytes]:
-    """The elements of a BYTES tensor from its raw contents."""
-    elements: list[bytes] = []
-    start = 0
-    while len(elements) < count and start + LENGTH.size <= len(raw):
-        (length,) = LENGTH.unpack_from(raw, start)
-        start += LENGTH.size + length
-        if start > len(raw):
-            raise InvalidRequest(
-                f"element {len(elements)} of the BYTES input says that it has {length} bytes, "
-                f"{start - len(raw)} more than there are: send each length as 4 bytes, "
-                "little-endian, and then the element"
-            )
-        elements.append(bytes(raw[start - length : start]))
-    if len(elements) != count or start != len(raw):
-        raise InvalidRequest(
-            f"the BYTES input has {len(elements)} elements and {len(raw) - start} bytes more, and "
-            f"its shape asks for {count}: make them agree"
-        )
-    return elements

@@ -40,6 +40,7 @@ _FLOATS = (0.0, -1.0, 0.5, 1e38, float("inf"), float("nan"))
 _WORDS = ("", "victim", "1", "images", "pictures", "UINT8", "FP32", "BYTES", "scores", "labels")
 _TEXTS = (
     *_WORDS,
+    *("speech", "features", "audio", "recordings", "INT16", "sample_rate"),
     "priority",
     "timeout",
     "classification",
@@ -119,8 +120,11 @@ class Device:
 
 
 def stub_of(found: Found) -> ServedModel:
-    """A model without a network for any file."""
-    return stub_model(name=found.name, version=found.version)
+    """A model without a network for any file; one that hears where it is called speech."""
+    spec = {"family": "lstm", "sizes": (1600, 2, 10), "architecture": "speech"}
+    return stub_model(
+        name=found.name, version=found.version, **(spec if found.name == "speech" else {})
+    )
 
 
 def put(folder: Path, name: str, version: int, content: bytes = b"") -> Path:
@@ -253,9 +257,9 @@ class Mutator:
         choose, kind = self.random.choice, field.cpp_type
         if kind in _WIDTHS:
             most = 2 ** (_WIDTHS[kind] - 1)
-            return choose((0, 1, -1, 2, 3, 8, 28, 784, most - 1, -most))
+            return choose((0, 1, -1, 2, 3, 8, 28, 40, 784, 1600, most - 1, -most))
         if kind in _UNSIGNED:
-            return choose((0, 1, 2, 3, 255, 256, 2 ** _UNSIGNED[kind] - 1))
+            return choose((0, 1, 2, 3, 255, 256, 8000, 2 ** _UNSIGNED[kind] - 1))
         if kind in (FIELD.CPPTYPE_FLOAT, FIELD.CPPTYPE_DOUBLE):
             return choose(_FLOATS)
         if kind == FIELD.CPPTYPE_BOOL:
@@ -263,9 +267,8 @@ class Mutator:
         if kind == FIELD.CPPTYPE_ENUM:
             return choose(field.enum_type.values).number
         if field.type == FIELD.TYPE_BYTES:
-            return choose(
-                (b"", b"\xff", b"\xff" * 4, bytes(783), bytes(784), bytes(785), bytes(8 * 784))
-            )
+            sizes = (783, 784, 785, 1599, 1600, 1601, 8 * 784)
+            return choose((b"", b"\xff", b"\xff" * 4, *map(bytes, sizes)))
         return choose(_TEXTS)
 
     def _lot(self) -> bool:

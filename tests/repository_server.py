@@ -1,6 +1,7 @@
-"""A server of models without networks from a repository folder, for clients in other processes.
+"""Servers of a repository folder, for clients in other processes: of stand-ins, or of networks.
 
-Of each file NAME/VERSION/*.safetensors nothing is read but whether it says that it is bad.
+Of each file NAME/VERSION/*.safetensors nothing is read but whether it says that it is bad; unless
+the models are trained here.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from serving import stub_model
 
 from service.config import ServiceConfig
 from service.errors import InvalidRequest
-from service.repository import Found, ServedModel
+from service.repository import Found, ServedModel, load_model
 from service.server import running_server
 
 WEIGHTS = np.random.default_rng(0).normal(0, 1e-4, (784, 10)).astype(np.float32)
@@ -50,4 +51,20 @@ async def main(folder: Path) -> None:
     """Serve until killed."""
     async with repository_server(folder) as target:
         print(f"listening on {target}", flush=True)
+        await asyncio.Event().wait()
+
+
+async def main_trained(folder: Path) -> None:
+    """Train a network of each kind into the folder, and serve them until killed."""
+    import trained
+
+    for name in trained.CONFIGS:
+        trained.save_trained(name, folder)
+
+    def read(found: Found) -> ServedModel:
+        return load_model(found.path, found.name, found.version, buckets=(trained.COUNT,))
+
+    config = ServiceConfig(port=0, repository=folder, shutdown_delay_s=0.0)
+    async with running_server(config, read) as server:
+        print(f"listening on 127.0.0.1:{server.port}", flush=True)
         await asyncio.Event().wait()

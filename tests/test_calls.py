@@ -171,7 +171,7 @@ def test_a_reply_of_the_wrong_size_is_not_believed(wrong: digits_pb2.ClassifyRes
 def test_files_are_grouped_in_order_under_both_limits(sizes: list[int], most: int) -> None:
     files = [bytes([index] * size) for index, size in enumerate(sizes)]
     limits = Limits(most, FRAME_BYTES + 100)
-    groups = list(parts.grouped(files, limits))
+    groups = list(parts.grouped(files, limits, "picture"))
     assert [file for group in groups for file in group] == files
     for group in groups:
         assert 1 <= len(group) <= most
@@ -179,7 +179,7 @@ def test_files_are_grouped_in_order_under_both_limits(sizes: list[int], most: in
         request = digits_pb2.ClassifyRequest(encoded=digits_pb2.EncodedImages(images=group))
         assert request.ByteSize() <= limits.message_bytes
     with pytest.raises(InvalidRequest, match=f"picture {len(files)} has 101 bytes"):
-        list(parts.grouped([*files, bytes(101)], limits))
+        list(parts.grouped([*files, bytes(101)], limits, "picture"))
 
 
 def test_a_memory_mapped_array_is_read_part_by_part(tmp_path: Path) -> None:

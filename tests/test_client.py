@@ -20,6 +20,7 @@ from service.calling import steps
 from service.calling.parts import Classification
 from service.client import AsyncDigitClient, DigitClient
 from service.errors import InvalidRequest, NoSuchModel, ServiceError, Unauthenticated
+from service.pb import digits_pb2
 
 ROOT = Path(__file__).parent.parent
 LIMIT_S = 20.0  # for what should end by itself in a fraction of it
@@ -180,6 +181,22 @@ def test_picture_files_are_split_and_joined_in_order(use: Use) -> None:
         assert use(fake.target, "model").name == "fake"
         (entry,) = use(fake.target, "models")
     assert (entry.name, entry.version, entry.state) == ("fake", "1", "READY")
+
+
+def test_recordings_are_split_and_joined_in_order(use: Use) -> None:
+    with Fake(images=3) as fake:
+        fake.classify = lambda request: answer(
+            digits_pb2.ClassifyRequest(encoded={"images": request.recordings.files})
+        )
+        files = [bytes([label]) * 5 for label in range(7)]
+        assert use(fake.target, "classify_recordings", files).labels.tolist() == list(range(7))
+        sizes = sorted(len(one.recordings.files) for one in fake.requests("Classify"))
+        assert sizes == [1, 3, 3]
+        with pytest.raises(InvalidRequest, match="give at least one recording file"):
+            use(fake.target, "classify_recordings", [])
+    words = "recording 1 has 1800 bytes, which do not fit"
+    with Fake(message_bytes=2000) as fake, pytest.raises(InvalidRequest, match=words):
+        use(fake.target, "classify_recordings", [b"1", bytes(1800)])
 
 
 def test_the_question_says_which_model_and_how(use: Use) -> None:

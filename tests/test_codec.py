@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service import codec
+from service import codec, preparing
 from service.errors import InvalidRequest
 from service.pb import digits_pb2
 
@@ -46,7 +46,7 @@ def test_only_whole_images_up_to_the_limit_pass(length: int, limit: int) -> None
 
 
 def test_an_encoded_digit_comes_back_as_its_pixels(digit: np.ndarray) -> None:
-    image = codec.encoded_to_image(png(digit), "picture", 0)
+    image = preparing.encoded_to_image(png(digit), "picture 0")
     assert image.shape == (784,) and image.dtype == np.uint8
     np.testing.assert_array_equal(image, digit.ravel())
 
@@ -58,7 +58,7 @@ def test_an_encoded_digit_comes_back_as_its_pixels(digit: np.ndarray) -> None:
 )
 def test_an_unreadable_picture_is_named_by_its_index(blob: bytes) -> None:
     with pytest.raises(InvalidRequest, match="encoded image 3"):
-        codec.encoded_to_image(blob, "encoded image", 3)
+        preparing.encoded_to_image(blob, "encoded image 3")
 
 
 def test_encoded_files_are_counted() -> None:

@@ -14,6 +14,7 @@ from serving import LIMIT_S, first_pixel, images_of, stub_model
 from service.config import ServiceConfig
 from service.dataplane import DataPlane
 from service.errors import Expired, InvalidRequest, Overloaded
+from service.preparing import pictures
 from service.registry import Registry
 from service.rpc import Call
 from service.telemetry import Telemetry
@@ -90,7 +91,9 @@ def counted(telemetry: Telemetry, name: str) -> float:
 
 
 def ask(plane: DataPlane, *labels: int, left: float | None = None, **options: Any) -> asyncio.Task:
-    return asyncio.create_task(plane.classify(new_call(left), images_of(labels), **options))
+    return asyncio.create_task(
+        plane.classify(new_call(left), images_of(labels), plane.registry.choose(""), **options)
+    )
 
 
 def test_small_requests_are_computed_on_the_loop_and_large_ones_in_the_thread() -> None:
@@ -98,13 +101,15 @@ def test_small_requests_are_computed_on_the_loop_and_large_ones_in_the_thread() 
 
     async def scenario(plane: DataPlane, telemetry: Telemetry) -> None:
         call = new_call()
-        answer = await plane.classify(call, images_of([3, 4]))
+        answer = await plane.classify(call, images_of([3, 4]), plane.registry.choose(""))
         assert answer.labels.tolist() == [3, 4] and answer.model.name == "stub"
         assert device.threads == {"MainThread"}
         assert (call.rows, call.batch_rows, call.released) == (2, 2, "idle")
         assert 0 < call.compute < LIMIT_S and call.queue == 0
         call = new_call()
-        assert (await plane.classify(call, images_of([1, 2, 3]))).labels.tolist() == [1, 2, 3]
+        assert (
+            await plane.classify(call, images_of([1, 2, 3]), plane.registry.choose(""))
+        ).labels.tolist() == [1, 2, 3]
         assert device.threads == {"MainThread", "compute_0"}
         assert (call.batch_rows, call.released) == (3, "idle")
         assert counted(telemetry, "batches") == 2
@@ -248,13 +253,16 @@ def test_a_delay_gathers_a_batch_and_a_full_one_does_not_wait() -> None:
 
     async def scenario(plane: DataPlane, telemetry: Telemetry) -> None:
         calls = [new_call(), new_call()]
-        tasks = [asyncio.create_task(plane.classify(call, images_of([5]))) for call in calls]
+        tasks = [
+            asyncio.create_task(plane.classify(call, images_of([5]), plane.registry.choose("")))
+            for call in calls
+        ]
         await asyncio.gather(*tasks)
         assert device.batches == [[5, 5]]
         assert [call.released for call in calls] == ["delay", "delay"]
         assert all(call.queue >= 0.05 for call in calls)
         call = new_call()
-        await plane.classify(call, images_of([6, 7, 8]))
+        await plane.classify(call, images_of([6, 7, 8]), plane.registry.choose(""))
         assert call.released == "full"
 
     run(device, scenario, max_queue_delay_ms=50, max_batch_size=3, inline_images=9)
@@ -272,7 +280,7 @@ def test_a_caller_is_charged_for_its_images_before_they_are_computed() -> None:
 
         call.charge = charge
         with pytest.raises(Overloaded):
-            await plane.classify(call, images_of([1, 2]))
+            await plane.classify(call, images_of([1, 2]), plane.registry.choose(""))
         assert charged == [2] and not device.batches
 
     run(device, scenario)
@@ -280,10 +288,12 @@ def test_a_caller_is_charged_for_its_images_before_they_are_computed() -> None:
 
 def test_pictures_that_wait_are_bounded_in_bytes() -> None:
     async def scenario(plane: DataPlane, telemetry: Telemetry) -> None:
-        with pytest.raises(Overloaded, match="pictures of 101 bytes, but 100 bytes are free"):
-            await plane.prepared(new_call(), [b"a" * 50, b"b" * 51], "picture")
+        with pytest.raises(
+            Overloaded, match="pictures or recordings of 101 bytes, but 100 bytes are free"
+        ):
+            await plane.prepared(new_call(), pictures([b"a" * 50, b"b" * 51], "picture"))
         for _ in range(2):  # what was refused has given its room back
             with pytest.raises(InvalidRequest, match="picture 0 is not a whole PNG"):
-                await plane.prepared(new_call(), [b"a" * 100], "picture")
+                await plane.prepared(new_call(), pictures([b"a" * 100], "picture"))
 
     run(Device(), scenario, max_picture_bytes=100)

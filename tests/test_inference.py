@@ -16,6 +16,7 @@ from service.errors import Forbidden, InvalidRequest, NoSuchModel, Overloaded, U
 from service.inference import Inference
 from service.outputs import packed
 from service.pb import open_inference_grpc_pb2 as pb
+from service.preparing import Unprepared
 from service.registry import Entry
 from service.repository import ServedModel
 from service.rpc import Api, Call, Method
@@ -79,12 +80,13 @@ class Plane:
         self.got: dict[str, Any] = {}
         self.error: Exception | None = None
 
-    async def classify(self, call: Call, images: np.ndarray, **options: Any) -> Answer:
+    async def classify(
+        self, call: Call, images: np.ndarray, chosen: ServedModel, **options: Any
+    ) -> Answer:
         if self.error:
             raise self.error
         assert images.dtype == np.uint8 and images.shape[1:] == (784,) and len(images)
         self.got, self.images = options, images
-        chosen = self.registry.choose(options["name"], options["version"])
         call.rows, call.model, call.version = len(images), chosen.name, chosen.version
         call.batch_rows, call.released = 2 * len(images), "idle"
         call.queue, call.prepare, call.assembly, call.compute = 1e-3, 2e-3, 3e-3, 4e-3
@@ -93,9 +95,10 @@ class Plane:
         rejected = images[:, 1] > 0
         return Answer(labels, scores, labels / 10, rejected & options["rejection"], chosen)
 
-    async def prepared(self, call: Call, files: list[bytes], what: str) -> np.ndarray:
+    async def prepared(self, call: Call, given: Unprepared) -> np.ndarray:
+        files = list(given.parts)
         if b"" in files:
-            raise InvalidRequest(f"{what} {files.index(b'')} is empty")
+            raise InvalidRequest(f"{given.what} {files.index(b'')} is empty")
         images = np.zeros((len(files), 784), np.uint8)
         images[:, 0] = [file[0] for file in files]
         return images
@@ -184,13 +187,7 @@ def test_a_raw_request_gets_every_output_raw(server: Server) -> None:
     assert found["confidence"] == pytest.approx([0.3, 0.4])
     assert found["rejected"] == [False, True]
     assert not response.parameters
-    assert server.plane.got == {
-        "name": "stub",
-        "version": "",
-        "rejection": True,
-        "priority": 0,
-        "timeout": None,
-    }
+    assert server.plane.got == {"rejection": True, "priority": 0, "timeout": None}
 
 
 def test_many_images_are_not_copied(server: Server) -> None:

@@ -2,34 +2,29 @@
 
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+import trained
 from serving import serve_sync
 
 from jaxnn import answers, checkpoint, data, metrics, models, ready_made
-from jaxnn.models import Spec
 from service.client import DigitClient
 from service.repository import load_model
 
-CNN = Spec("cnn", (784, 10), "tanh", "softmax", "cross_entropy", architecture="tiny")
-ROWS = Spec("lstm", (784, 3, 10), "tanh", "softmax", "cross_entropy", architecture="rows")
 
-
-@pytest.mark.parametrize("spec", [CNN, ROWS], ids=lambda spec: spec.family)
-def test_a_model_of_each_family_is_served(spec: Spec, tmp_path: Path) -> None:
-    """Saved, read again, compiled for serving, and asked over the network."""
-    params = jax.jit(models.build(spec).init)(jax.random.key(3))
-    path = tmp_path / "model.safetensors"
-    checkpoint.save(path, params, spec)
-    model = load_model(path, "other", buckets=(1, 8))
-    images = data.load("embedded").test_images[:11]
-    plain = answers.answer(model.file, images)
+@pytest.mark.parametrize("name", ["cnn", "rows", "speech"])  # an mlp: docs/serving.md
+def test_a_model_of_each_family_is_served(name: str, tmp_path: Path) -> None:
+    """Trained, saved, read again, compiled for serving, and asked over the network."""
+    model = load_model(trained.save_trained(name, tmp_path), "other", buckets=(8,))
+    plain = answers.answer(model.file, trained.rows_for(name))
 
     def scenario(target: str) -> None:
         with DigitClient(target) as client:
-            found = client.classify(images)
-            assert client.model("other").family == spec.family
+            if name == "speech":
+                found = client.classify_recordings(trained.RECORDINGS)
+            else:
+                found = client.classify(trained.IMAGES)
+            assert client.model("other").family == trained.CONFIGS[name].family
         assert found.labels.tolist() == plain.labels.tolist()
         assert np.abs(found.scores - plain.scores).max() < 2e-5
 

@@ -18,6 +18,7 @@ from hostile import LIMIT_S, SOAK, Device, Mutator, Outcome, Seam, put, resident
 from PIL import Image
 from serving import images_of, pixels, serving, stub_model
 
+from jaxnn.data import wav
 from service.outputs import packed
 from service.pb import digits_pb2
 from service.pb import open_inference_grpc_pb2 as pb
@@ -41,6 +42,11 @@ def picture(kind: str) -> bytes:
     return file.getvalue()
 
 
+def recording() -> bytes:
+    """A file of a word, as short as can be: a sound takes milliseconds to prepare."""
+    return wav.encode(np.sin(np.arange(300)))
+
+
 KINDS = ("png", "jpeg", "webp", "bmp", "tiff", "gif")
 
 
@@ -52,8 +58,18 @@ def v1_seeds() -> dict[str, list[Message]]:
         digits_pb2.ClassifyRequest(pixels=bytes(784), model_name="stub", model_version="1"),
         digits_pb2.ClassifyRequest(pixels=bytes(784), priority=2, report=True, skip_rejection=True),
     ]
+    sounds = [digits_pb2.Sound(samples=recording()[44:], sample_rate=rate) for rate in (0, 16_000)]
+    of_words = [
+        digits_pb2.ClassifyRequest(**{field: value}, model_name="speech")
+        for field, value in (
+            ("features", bytes(3200)),
+            ("recordings", digits_pb2.Recordings(files=[recording()])),
+            ("sounds", digits_pb2.Sounds(sounds=sounds)),
+        )
+    ]
     # Pictures take milliseconds, so they are the smaller part.
     asked = [*4 * of_pixels, *(digits_pb2.ClassifyRequest(encoded=one) for one in encoded)]
+    asked += of_words
     return {
         "Classify": asked,
         "ClassifyStream": asked,
@@ -74,6 +90,14 @@ def infer(datatype: str, shape: list[int], raw: bytes = b"", **fields: Any) -> p
     return request
 
 
+def heard(name: str, datatype: str, shape: list[int], raw: bytes) -> pb.ModelInferRequest:
+    request = pb.ModelInferRequest(model_name="speech")
+    request.inputs.add(name=name, datatype=datatype, shape=shape)
+    request.raw_input_contents.append(raw)
+    request.parameters["sample_rate"].int64_param = 8000
+    return request
+
+
 def v2_seeds() -> dict[str, list[Message]]:
     typed = infer("UINT8", [1, 784], model_version="1")
     typed.inputs[0].contents.uint_contents.extend([7] * 784)
@@ -89,6 +113,11 @@ def v2_seeds() -> dict[str, list[Message]]:
         infer("UINT8", [6, 784], images_of(range(6)).tobytes()),  # large: not parsed as a whole
         infer("BYTES", [1], packed([picture("png")])),
         *(typed, floats, full),
+        heard("features", "UINT8", [2, 3, 40], bytes([9]) * 240),
+        heard("features", "UINT8", [1, 1600], bytes(1600)),
+        heard("audio", "FP32", [1, 300], np.sin(np.arange(300)).astype("<f4").tobytes()),
+        heard("audio", "INT16", [2, 150], recording()[44:]),
+        heard("recordings", "BYTES", [1], packed([recording()])),
     ]
     of_model = {
         method: [kind(), kind(name="stub"), kind(name="stub", version="1")]
@@ -166,7 +195,7 @@ async def fuzz(server: Seam, api: Api, leak: int = 0) -> Run:
 
 def fuzzed(folder: Path, index: int, leak: int = 0) -> tuple[Run, Api]:
     """One API under fire, and well afterwards."""
-    for name in ("stub", "victim"):
+    for name in ("stub", "victim", "speech"):
         put(folder, name, 1)
 
     async def main() -> tuple[Run, Api]:

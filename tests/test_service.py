@@ -119,6 +119,7 @@ def test_the_model_is_described(model_file: Path) -> None:
             members=1,
             rejects=False,
             sha256=checkpoint.load(model_file).digest,
+            inputs=("pixels", "encoded"),
         )
         assert (answer.model_name, answer.model_version) == (model.name, model.version)
         assert (answer.id, answer.classes, len(answer.scores)) == ("mine", 10, 20)

@@ -1,7 +1,8 @@
 """Input tensors and parameters of the Open Inference Protocol; every one that is refused."""
 
 import struct
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from service import tensors
 from service.errors import InvalidRequest
+from service.inputs import IMAGES
 from service.outputs import packed as as_bytes
 from service.parameters import Parameters, parameters, shown
 from service.pb import open_inference_grpc_pb2 as pb
@@ -37,8 +39,20 @@ def request(
     return message
 
 
-def read(message: pb.ModelInferRequest) -> tensors.Inputs:
-    return tensors.inputs(message, message.raw_input_contents, LIMIT)
+class Read(NamedTuple):
+    """What came of an input of images: rows, or pictures."""
+
+    images: np.ndarray | None
+    pictures: list[bytes]
+
+
+def read(message: pb.ModelInferRequest, raw: Sequence[tensors.Raw] | None = None) -> Read:
+    raw = message.raw_input_contents if raw is None else raw
+    found = tensors.inputs(message, raw, LIMIT, IMAGES)
+    if isinstance(found, np.ndarray):
+        return Read(found, [])
+    assert found.size == sum(map(len, found.parts)) and found.what == "picture"
+    return Read(None, list(found.parts))
 
 
 def refused(message: pb.ModelInferRequest, words: str) -> None:
@@ -56,11 +70,11 @@ def test_raw_bytes_are_viewed_in_every_shape(shape: list[int]) -> None:
 
 def test_a_view_of_a_message_will_do_for_raw_bytes() -> None:
     data = bytearray(b"before" + PIXELS.tobytes())
-    images = tensors.inputs(request([3, 784]), [memoryview(data)[6:]], LIMIT).images
+    images = read(request([3, 784]), [memoryview(data)[6:]]).images
     assert images is not None and np.shares_memory(images, np.frombuffer(data, np.uint8))
     np.testing.assert_array_equal(images, PIXELS)
     files = memoryview(b"x" + as_bytes(FILES))[1:]
-    pictures = tensors.inputs(request([3], kind="BYTES", name="pictures"), [files], LIMIT).pictures
+    pictures = read(request([3], kind="BYTES", name="pictures"), [files]).pictures
     assert pictures == FILES and {type(file) for file in pictures} == {bytes}
 
 

@@ -14,10 +14,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import trained
 from PIL import Image
 from repository_server import repository_server, scores
+from scipy.io import wavfile
 from serving import LIMIT_S, ROOT, server_process
 
+from jaxnn import answers, checkpoint
 from jaxnn.data import preprocess
 
 triton = pytest.importorskip("tritonclient.grpc", reason="tritonclient is not here: make triton")
@@ -429,6 +432,53 @@ def test_the_same_by_asyncio(target: str) -> None:
             assert await client.is_model_ready("spare")
 
     asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """A server that has trained a network of each kind, and the folder of their files."""
+    folder = tmp_path_factory.mktemp("families")
+    program = SERVER.replace("main", "main_trained")
+    with server_process(program, str(folder)) as (_, address):
+        yield folder, address
+
+
+@pytest.mark.parametrize("name", trained.CONFIGS)
+def test_a_network_of_each_family_answers_as_its_file_does(
+    families: tuple[Path, str], name: str
+) -> None:
+    """Trained, saved, read again and served over there; the file is asked here."""
+    folder, address = families
+    file = checkpoint.load(folder / name / "1" / "model.safetensors")
+    assert file.spec.family == trained.CONFIGS[name].family
+    expected = answers.answer(file, trained.rows_for(name))
+    sent = [tensor(trained.IMAGES)]
+    options: dict[str, Any] = {}
+    if name == "speech":
+        clips = [wavfile.read(io.BytesIO(blob))[1] for blob in trained.RECORDINGS]
+        longest = max(map(len, clips))
+        audio = np.stack([np.pad(clip, (0, longest - len(clip))) for clip in clips])
+        sent = [
+            tensor(np.array(trained.RECORDINGS, np.object_), "BYTES", "recordings"),
+            tensor(trained.HEARD, "UINT8", "features"),
+            tensor(trained.HEARD.reshape(-1, 40, 40), "UINT8", "features"),
+            tensor(audio, "INT16", "audio"),
+            tensor((audio / 2**15).astype(np.float32), "FP32", "audio"),
+        ]
+        options = {"parameters": {"sample_rate": 8000}}
+    with triton.InferenceServerClient(address) as client:
+        taken = [one["name"] for one in client.get_model_metadata(name, as_json=True)["inputs"]]
+        assert taken == (
+            ["features", "audio", "recordings"] if name == "speech" else ["images", "pictures"]
+        )
+        for one in sent:
+            found = client.infer(name, [one], **options)
+            assert found.as_numpy("labels").tolist() == expected.labels.tolist()
+            np.testing.assert_allclose(found.as_numpy("scores"), expected.scores, atol=2e-5)
+        with pytest.raises(InferenceServerException) as caught:
+            client.infer("mlp" if name == "speech" else "speech", sent[:1])
+        kinds = "images" if name == "speech" else "speech"
+        refuses(caught.value, "INVALID_ARGUMENT", f"but the model takes {kinds}: send")
 
 
 def ask_beside(target: str) -> Any:

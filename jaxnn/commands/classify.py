@@ -24,6 +24,7 @@ class Seen(NamedTuple):
     name: str
     digit: "np.ndarray"  # uint8 [28, 28]; of a recording, its row of steps
     picture: "Picture | None"  # in mode L or RGB, where it is to be drawn
+    file: bytes = b""  # of a recording
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,10 @@ class Classify:
                 unread.append(str(error))
         found = []
         if pictures:
-            found = self._verdicts([seen.digit for seen in pictures], sound=bool(sounds))
+            found = self._verdicts(pictures, sound=bool(sounds))
         results = []
         for seen, verdict in zip(pictures, found, strict=True):
-            results.append(verdict.result(seen.name))
+            results.append(verdict.result(seen.name, sound=bool(sounds)))
             say(f"{shown(seen.name)}: {verdict.text()}", self.json)
         write_json(self.json, {"results": results, "unread": unread})
         for seen, verdict in zip(pictures, found, strict=True):
@@ -126,24 +127,28 @@ class Classify:
         name = shown(sounds[0])
         if len(sounds) < len(self.images):
             raise ConfigError(f"{name} is a recording, others are not: classify them apart")
-        if self.server or self.raw or self.plot:
-            raise ConfigError(f"{name} is a recording, --server, --raw and --plot are for pictures")
+        if self.raw or self.plot:
+            raise ConfigError(f"{name} is a recording, --raw and --plot are for pictures")
         if self.model and not hearing.hears(self.model):
             raise ConfigError(
                 f"{self.model} is not for speech, but {name} is a recording: name a model file "
                 "trained on speech, or a picture"
             )
 
-    def _verdicts(self, digits: "list[np.ndarray]", sound: bool) -> list[verdicts.Verdict]:
-        """For N digits uint8 [28, 28] or rows of steps, N at least 1."""
+    def _verdicts(self, given: list[Seen], sound: bool) -> list[verdicts.Verdict]:
+        """For N pictures, or N recordings, N at least 1."""
         import numpy as np
 
-        images = np.stack(digits)
+        images = np.stack([seen.digit for seen in given])
         if self.server:
             name, _, version = (self.server_model or "").partition(":")
             connection = self.connection.with_environment()
+            files = [seen.file for seen in given]
             return verdicts.asked(
-                self.server, connection, images, {"model": name, "version": version}
+                self.server,
+                connection,
+                files if sound else images,
+                {"model": name, "version": version},
             )
         return verdicts.answered(self.model, images, sound)
 
@@ -166,8 +171,9 @@ def _heard(path: Path) -> Seen:
     from jaxnn.data import picture_files, speech, wav
 
     name = picture_files.shown(path)
-    samples = wav.decode(picture_files.read_file(path), name, speech.MAX_SECONDS)
-    return Seen(str(path), speech.prepare(samples), None)
+    file = picture_files.read_file(path)
+    samples = wav.decode(file, name, speech.MAX_SECONDS)
+    return Seen(str(path), speech.prepare(samples), None, file)
 
 
 def _untouched(picture: "Picture") -> "np.ndarray":

@@ -44,10 +44,10 @@ class Verdict(NamedTuple):
         side = "above" if self.rejected else "within"
         return f"novelty {self.novelty:.2f}, {side} the limit of {self.limit:.2f}"
 
-    def result(self, name: str) -> dict[str, Any]:
+    def result(self, name: str, sound: bool = False) -> dict[str, Any]:
         """For programs; `name` is the file's."""
         result: dict[str, Any] = {
-            "image": name,
+            "recording" if sound else "image": name,
             "label": self.label,
             "confidence": self.confidence,
             "rejected": self.rejected,
@@ -60,14 +60,17 @@ class Verdict(NamedTuple):
 
 
 def asked(
-    server: str, connection: Connection, images: "np.ndarray", asking: "Asking"
+    server: str, connection: Connection, given: "np.ndarray | list[bytes]", asking: "Asking"
 ) -> list[Verdict]:
-    """What a server says."""
+    """What a server says of images uint8 [N, 28, 28], or of N recordings, WAV files."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its lines say less than our sentences
     from service.client import DigitClient
 
     with DigitClient(server, connection=connection) as client:
-        found = client.classify(images, **asking)
+        if isinstance(given, list):
+            found = client.classify_recordings(given, **asking)
+        else:
+            found = client.classify(given, **asking)
     columns = (found.labels, found.scores, found.confidences, found.rejected)
     return [
         Verdict(int(label), scores, float(confidence), bool(rejected))

@@ -6,7 +6,7 @@ asyncio. Imports no JAX.
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import grpc
 import numpy as np
@@ -34,6 +34,17 @@ class Asking(TypedDict, total=False):
     version: str  # which of its versions; the server chooses where not given
     skip_rejection: bool  # leave out the test whether a picture is a digit: most of the work
     priority: int  # 1 before 2; the server's default where not given
+
+
+class _Files(NamedTuple):
+    """A way to send files."""
+
+    what: str  # one of them
+    input: Callable[[list[bytes]], dict[str, Any]]  # as a field of a ClassifyRequest
+
+
+PICTURES = _Files("picture", lambda files: {"encoded": digits_pb2.EncodedImages(images=files)})
+RECORDINGS = _Files("recording", lambda files: {"recordings": digits_pb2.Recordings(files=files)})
 
 
 class Caller:
@@ -79,24 +90,24 @@ class Caller:
         width = min(in_flight or self._in_flight, -(-len(images) // size))
         return (yield from _joined(jobs, width, deadline, len(images), progress))
 
-    def classify_encoded(
+    def classify_files(
         self,
+        kind: _Files,
         files: Sequence[bytes],
         asking: Asking,
         timeout: float,
         progress: Progress | None = None,
     ) -> Steps[Classification]:
-        """Steps to classify picture files, each the bytes of a PNG, JPEG or other picture."""
+        """Steps to classify PICTURES or RECORDINGS, each the bytes of a file."""
         if not files:
-            raise InvalidRequest("files is empty: give at least one picture file")
+            raise InvalidRequest(f"files is empty: give at least one {kind.what} file")
         fields, deadline = _fields(**asking), Deadline(timeout)
         limits = yield from self._limits_for(len(files), asking, deadline)
-        groups = list(grouped(files, limits))
+        groups = list(grouped(files, limits, kind.what))
         starts = itertools.accumulate(map(len, groups), initial=0)
 
         def job(group: list[bytes], start: int) -> Steps[Classification]:
-            encoded = digits_pb2.EncodedImages(images=group)
-            request = digits_pb2.ClassifyRequest(encoded=encoded, **fields)
+            request = digits_pb2.ClassifyRequest(**kind.input(group), **fields)
             return (yield from self._part(request, start, len(group), len(files), deadline))
 
         width = min(self._in_flight, len(groups))

@@ -55,8 +55,8 @@ def checked(images: np.ndarray) -> np.ndarray:
     return images
 
 
-def grouped(files: Sequence[bytes], limits: Limits) -> Iterator[list[bytes]]:
-    """Picture files in order, in groups that each fit one request.
+def grouped(files: Sequence[bytes], limits: Limits, what: str) -> Iterator[list[bytes]]:
+    """Files in order, in groups that each fit one request; `what` names one in errors.
 
     Raises:
       InvalidRequest: a file does not fit any request.
@@ -67,8 +67,8 @@ def grouped(files: Sequence[bytes], limits: Limits) -> Iterator[list[bytes]]:
         size = len(file) + 8  # a tag and a length go before each file
         if size > limits.message_bytes - FRAME_BYTES:
             raise InvalidRequest(
-                f"picture {index} has {len(file)} bytes, which do not fit a message of "
-                f"{limits.message_bytes}: send a smaller picture"
+                f"{what} {index} has {len(file)} bytes, which do not fit a message of "
+                f"{limits.message_bytes}: send a smaller {what}"
             )
         if size > free or len(group) == limits.images:
             yield group

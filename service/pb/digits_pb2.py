@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x17service/pb/digits.proto\x12\x08jaxnn.v1\"\x1f\n\rEncodedImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\xc9\x01\n\x0f\x43lassifyRequest\x12\x10\n\x06pixels\x18\x01 \x01(\x0cH\x00\x12*\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x17.jaxnn.v1.EncodedImagesH\x00\x12\n\n\x02id\x18\x03 \x01(\t\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\r\x12\x16\n\x0eskip_rejection\x18\x07 \x01(\x08\x12\x0e\n\x06report\x18\x08 \x01(\x08\x42\x07\n\x05input\"\xcf\x01\n\x10\x43lassifyResponse\x12\x0e\n\x06labels\x18\x01 \x03(\r\x12\x12\n\x06scores\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\n\n\x02id\x18\x06 \x01(\t\x12\x17\n\x0b\x63onfidences\x18\x07 \x03(\x02\x42\x02\x10\x01\x12\x14\n\x08rejected\x18\x08 \x03(\x08\x42\x02\x10\x01\x12 \n\x06report\x18\t \x01(\x0b\x32\x10.jaxnn.v1.Report\"\x7f\n\x06Report\x12\x14\n\x0c\x62\x61tch_images\x18\x01 \x01(\r\x12\x10\n\x08released\x18\x02 \x01(\t\x12\x10\n\x08queue_us\x18\x03 \x01(\x04\x12\x12\n\nprepare_us\x18\x04 \x01(\x04\x12\x13\n\x0b\x61ssembly_us\x18\x05 \x01(\x04\x12\x12\n\ncompute_us\x18\x06 \x01(\x04\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.jaxnn.v1.ModelEntry\"]\n\nModelEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tpreferred\x18\x05 \x01(\x08\"\x9e\x03\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0blayer_sizes\x18\x04 \x03(\r\x12\x12\n\nactivation\x18\x05 \x01(\t\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0c\n\x04\x63ost\x18\x07 \x01(\t\x12\x17\n\x0fparameter_count\x18\x08 \x01(\x04\x12\x13\n\x0binput_shape\x18\t \x03(\r\x12\x0f\n\x07\x63lasses\x18\n \x01(\r\x12\x1e\n\x16max_images_per_request\x18\x0b \x01(\r\x12\x19\n\x11max_message_bytes\x18\x0c \x01(\x04\x12\x38\n\x07metrics\x18\r \x03(\x0b\x32\'.jaxnn.v1.GetModelResponse.MetricsEntry\x12\x0f\n\x07members\x18\x0e \x01(\r\x12\x0f\n\x07rejects\x18\x0f \x01(\x08\x12\x0e\n\x06sha256\x18\x10 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xad\x02\n\x0f\x44igitClassifier\x12\x41\n\x08\x43lassify\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse\x12K\n\x0e\x43lassifyStream\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse(\x01\x30\x01\x12\x41\n\x08GetModel\x12\x19.jaxnn.v1.GetModelRequest\x1a\x1a.jaxnn.v1.GetModelResponse\x12G\n\nListModels\x12\x1b.jaxnn.v1.ListModelsRequest\x1a\x1c.jaxnn.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x17service/pb/digits.proto\x12\x08jaxnn.v1\"\x1f\n\rEncodedImages\x12\x0e\n\x06images\x18\x01 \x03(\x0c\"\x1b\n\nRecordings\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\")\n\x06Sounds\x12\x1f\n\x06sounds\x18\x01 \x03(\x0b\x32\x0f.jaxnn.v1.Sound\"-\n\x05Sound\x12\x0f\n\x07samples\x18\x01 \x01(\x0c\x12\x13\n\x0bsample_rate\x18\x02 \x01(\r\"\xad\x02\n\x0f\x43lassifyRequest\x12\x10\n\x06pixels\x18\x01 \x01(\x0cH\x00\x12*\n\x07\x65ncoded\x18\x02 \x01(\x0b\x32\x17.jaxnn.v1.EncodedImagesH\x00\x12\x12\n\x08\x66\x65\x61tures\x18\t \x01(\x0cH\x00\x12*\n\nrecordings\x18\n \x01(\x0b\x32\x14.jaxnn.v1.RecordingsH\x00\x12\"\n\x06sounds\x18\x0b \x01(\x0b\x32\x10.jaxnn.v1.SoundsH\x00\x12\n\n\x02id\x18\x03 \x01(\t\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x10\n\x08priority\x18\x06 \x01(\r\x12\x16\n\x0eskip_rejection\x18\x07 \x01(\x08\x12\x0e\n\x06report\x18\x08 \x01(\x08\x42\x07\n\x05input\"\xcf\x01\n\x10\x43lassifyResponse\x12\x0e\n\x06labels\x18\x01 \x03(\r\x12\x12\n\x06scores\x18\x02 \x03(\x02\x42\x02\x10\x01\x12\x0f\n\x07\x63lasses\x18\x03 \x01(\r\x12\x12\n\nmodel_name\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\n\n\x02id\x18\x06 \x01(\t\x12\x17\n\x0b\x63onfidences\x18\x07 \x03(\x02\x42\x02\x10\x01\x12\x14\n\x08rejected\x18\x08 \x03(\x08\x42\x02\x10\x01\x12 \n\x06report\x18\t \x01(\x0b\x32\x10.jaxnn.v1.Report\"\x7f\n\x06Report\x12\x14\n\x0c\x62\x61tch_images\x18\x01 \x01(\r\x12\x10\n\x08released\x18\x02 \x01(\t\x12\x10\n\x08queue_us\x18\x03 \x01(\x04\x12\x12\n\nprepare_us\x18\x04 \x01(\x04\x12\x13\n\x0b\x61ssembly_us\x18\x05 \x01(\x04\x12\x12\n\ncompute_us\x18\x06 \x01(\x04\"0\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x13\n\x11ListModelsRequest\":\n\x12ListModelsResponse\x12$\n\x06models\x18\x01 \x03(\x0b\x32\x14.jaxnn.v1.ModelEntry\"]\n\nModelEntry\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tpreferred\x18\x05 \x01(\x08\"\xae\x03\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x03 \x01(\t\x12\x13\n\x0blayer_sizes\x18\x04 \x03(\r\x12\x12\n\nactivation\x18\x05 \x01(\t\x12\x0e\n\x06output\x18\x06 \x01(\t\x12\x0c\n\x04\x63ost\x18\x07 \x01(\t\x12\x17\n\x0fparameter_count\x18\x08 \x01(\x04\x12\x13\n\x0binput_shape\x18\t \x03(\r\x12\x0f\n\x07\x63lasses\x18\n \x01(\r\x12\x1e\n\x16max_images_per_request\x18\x0b \x01(\r\x12\x19\n\x11max_message_bytes\x18\x0c \x01(\x04\x12\x38\n\x07metrics\x18\r \x03(\x0b\x32\'.jaxnn.v1.GetModelResponse.MetricsEntry\x12\x0f\n\x07members\x18\x0e \x01(\r\x12\x0f\n\x07rejects\x18\x0f \x01(\x08\x12\x0e\n\x06sha256\x18\x10 \x01(\t\x12\x0e\n\x06inputs\x18\x11 \x03(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xad\x02\n\x0f\x44igitClassifier\x12\x41\n\x08\x43lassify\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse\x12K\n\x0e\x43lassifyStream\x12\x19.jaxnn.v1.ClassifyRequest\x1a\x1a.jaxnn.v1.ClassifyResponse(\x01\x30\x01\x12\x41\n\x08GetModel\x12\x19.jaxnn.v1.GetModelRequest\x1a\x1a.jaxnn.v1.GetModelResponse\x12G\n\nListModels\x12\x1b.jaxnn.v1.ListModelsRequest\x1a\x1c.jaxnn.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,24 +41,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_ENCODEDIMAGES']._serialized_start=37
   _globals['_ENCODEDIMAGES']._serialized_end=68
-  _globals['_CLASSIFYREQUEST']._serialized_start=71
-  _globals['_CLASSIFYREQUEST']._serialized_end=272
-  _globals['_CLASSIFYRESPONSE']._serialized_start=275
-  _globals['_CLASSIFYRESPONSE']._serialized_end=482
-  _globals['_REPORT']._serialized_start=484
-  _globals['_REPORT']._serialized_end=611
-  _globals['_GETMODELREQUEST']._serialized_start=613
-  _globals['_GETMODELREQUEST']._serialized_end=661
-  _globals['_LISTMODELSREQUEST']._serialized_start=663
-  _globals['_LISTMODELSREQUEST']._serialized_end=682
-  _globals['_LISTMODELSRESPONSE']._serialized_start=684
-  _globals['_LISTMODELSRESPONSE']._serialized_end=742
-  _globals['_MODELENTRY']._serialized_start=744
-  _globals['_MODELENTRY']._serialized_end=837
-  _globals['_GETMODELRESPONSE']._serialized_start=840
-  _globals['_GETMODELRESPONSE']._serialized_end=1254
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=1208
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=1254
-  _globals['_DIGITCLASSIFIER']._serialized_start=1257
-  _globals['_DIGITCLASSIFIER']._serialized_end=1558
+  _globals['_RECORDINGS']._serialized_start=70
+  _globals['_RECORDINGS']._serialized_end=97
+  _globals['_SOUNDS']._serialized_start=99
+  _globals['_SOUNDS']._serialized_end=140
+  _globals['_SOUND']._serialized_start=142
+  _globals['_SOUND']._serialized_end=187
+  _globals['_CLASSIFYREQUEST']._serialized_start=190
+  _globals['_CLASSIFYREQUEST']._serialized_end=491
+  _globals['_CLASSIFYRESPONSE']._serialized_start=494
+  _globals['_CLASSIFYRESPONSE']._serialized_end=701
+  _globals['_REPORT']._serialized_start=703
+  _globals['_REPORT']._serialized_end=830
+  _globals['_GETMODELREQUEST']._serialized_start=832
+  _globals['_GETMODELREQUEST']._serialized_end=880
+  _globals['_LISTMODELSREQUEST']._serialized_start=882
+  _globals['_LISTMODELSREQUEST']._serialized_end=901
+  _globals['_LISTMODELSRESPONSE']._serialized_start=903
+  _globals['_LISTMODELSRESPONSE']._serialized_end=961
+  _globals['_MODELENTRY']._serialized_start=963
+  _globals['_MODELENTRY']._serialized_end=1056
+  _globals['_GETMODELRESPONSE']._serialized_start=1059
+  _globals['_GETMODELRESPONSE']._serialized_end=1489
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=1443
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=1489
+  _globals['_DIGITCLASSIFIER']._serialized_start=1492
+  _globals['_DIGITCLASSIFIER']._serialized_end=1793
 # @@protoc_insertion_point(module_scope)

@@ -12,10 +12,33 @@ class EncodedImages(_message.Message):
     images: _containers.RepeatedScalarFieldContainer[bytes]
     def __init__(self, images: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
+class Recordings(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, files: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class Sounds(_message.Message):
+    __slots__ = ("sounds",)
+    SOUNDS_FIELD_NUMBER: _ClassVar[int]
+    sounds: _containers.RepeatedCompositeFieldContainer[Sound]
+    def __init__(self, sounds: _Optional[_Iterable[_Union[Sound, _Mapping]]] = ...) -> None: ...
+
+class Sound(_message.Message):
+    __slots__ = ("samples", "sample_rate")
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    SAMPLE_RATE_FIELD_NUMBER: _ClassVar[int]
+    samples: bytes
+    sample_rate: int
+    def __init__(self, samples: _Optional[bytes] = ..., sample_rate: _Optional[int] = ...) -> None: ...
+
 class ClassifyRequest(_message.Message):
-    __slots__ = ("pixels", "encoded", "id", "model_name", "model_version", "priority", "skip_rejection", "report")
+    __slots__ = ("pixels", "encoded", "features", "recordings", "sounds", "id", "model_name", "model_version", "priority", "skip_rejection", "report")
     PIXELS_FIELD_NUMBER: _ClassVar[int]
     ENCODED_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    RECORDINGS_FIELD_NUMBER: _ClassVar[int]
+    SOUNDS_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -24,13 +47,16 @@ class ClassifyRequest(_message.Message):
     REPORT_FIELD_NUMBER: _ClassVar[int]
     pixels: bytes
     encoded: EncodedImages
+    features: bytes
+    recordings: Recordings
+    sounds: Sounds
     id: str
     model_name: str
     model_version: str
     priority: int
     skip_rejection: bool
     report: bool
-    def __init__(self, pixels: _Optional[bytes] = ..., encoded: _Optional[_Union[EncodedImages, _Mapping]] = ..., id: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., priority: _Optional[int] = ..., skip_rejection: bool = ..., report: bool = ...) -> None: ...
+    def __init__(self, pixels: _Optional[bytes] = ..., encoded: _Optional[_Union[EncodedImages, _Mapping]] = ..., features: _Optional[bytes] = ..., recordings: _Optional[_Union[Recordings, _Mapping]] = ..., sounds: _Optional[_Union[Sounds, _Mapping]] = ..., id: _Optional[str] = ..., model_name: _Optional[str] = ..., model_version: _Optional[str] = ..., priority: _Optional[int] = ..., skip_rejection: bool = ..., report: bool = ...) -> None: ...
 
 class ClassifyResponse(_message.Message):
     __slots__ = ("labels", "scores", "classes", "model_name", "model_version", "id", "confidences", "rejected", "report")
@@ -103,7 +129,7 @@ class ModelEntry(_message.Message):
     def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., preferred: bool = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("name", "version", "family", "layer_sizes", "activation", "output", "cost", "parameter_count", "input_shape", "classes", "max_images_per_request", "max_message_bytes", "metrics", "members", "rejects", "sha256")
+    __slots__ = ("name", "version", "family", "layer_sizes", "activation", "output", "cost", "parameter_count", "input_shape", "classes", "max_images_per_request", "max_message_bytes", "metrics", "members", "rejects", "sha256", "inputs")
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +153,7 @@ class GetModelResponse(_message.Message):
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
     REJECTS_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     family: str
@@ -143,4 +170,5 @@ class GetModelResponse(_message.Message):
     members: int
     rejects: bool
     sha256: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activation: _Optional[str] = ..., output: _Optional[str] = ..., cost: _Optional[str] = ..., parameter_count: _Optional[int] = ..., input_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., max_images_per_request: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., members: _Optional[int] = ..., rejects: bool = ..., sha256: _Optional[str] = ...) -> None: ...
+    inputs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., family: _Optional[str] = ..., layer_sizes: _Optional[_Iterable[int]] = ..., activation: _Optional[str] = ..., output: _Optional[str] = ..., cost: _Optional[str] = ..., parameter_count: _Optional[int] = ..., input_shape: _Optional[_Iterable[int]] = ..., classes: _Optional[int] = ..., max_images_per_request: _Optional[int] = ..., max_message_bytes: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., members: _Optional[int] = ..., rejects: bool = ..., sha256: _Optional[str] = ..., inputs: _Optional[_Iterable[str]] = ...) -> None: ...
