@@ -19,8 +19,25 @@ def flatten(tree: Any) -> dict[str, Any]:
     }
 
 
+def halved(tree: Any) -> Any:
+    """The tree's arrays as float16: rounded to 11 significant bits, and infinite beyond 65,504."""
+    with np.errstate(over="ignore"):
+        return jax.tree.map(lambda leaf: np.asarray(leaf).astype(np.float16), tree)
+
+
+def widened(tree: Any) -> Any:
+    """The tree with float32 where it has float16."""
+
+    def wide(leaf: np.ndarray) -> np.ndarray:
+        return leaf.astype(np.float32) if leaf.dtype == np.float16 else leaf
+
+    return jax.tree.map(wide, tree)
+
+
 def fit(tensors: dict[str, np.ndarray], like: Any, path: Path) -> Any:
     """The arrays as a tree like `like`, whose leaves need only a shape and a dtype.
+
+    Where it has float32, they may be float16.
 
     Raises:
       CheckpointError: a name, shape or dtype differs; it names the file, `path`.
@@ -32,13 +49,14 @@ def fit(tensors: dict[str, np.ndarray], like: Any, path: Path) -> Any:
             f"{path} does not hold the arrays of its network: {some(extra)} too much, "
             f"{some(missing)} missing"
         )
+    wide = widened(tensors)
     for name, leaf in expected.items():
-        found = tensors[name]
+        found = wide[name]
         if found.shape != leaf.shape or found.dtype != leaf.dtype:
             raise CheckpointError(
                 f"{path}: {name} is {found.dtype} {found.shape}, expected {leaf.dtype} {leaf.shape}"
             )
-    return jax.tree.unflatten(jax.tree.structure(like), [tensors[name] for name in expected])
+    return jax.tree.unflatten(jax.tree.structure(like), [wide[name] for name in expected])
 
 
 def some(names: set[str]) -> str:

@@ -7,8 +7,8 @@ Any safetensors reader opens them. The header is the metadata entry "jaxnn", JSO
 
 "calibration" and its entries may be missing. "sha256" is the digest of the whole file with these 64
 digits as zeros, so that any damaged bit is noticed, in the numbers or in the header. Nothing in a
-file depends on the clock: the same training gives the same bytes. A model with a novelty limit and
-arrays named familiar.mean and so on is format 2, and all else is 1, for every jaxnn to read.
+file depends on the clock: the same training gives the same bytes. Where parameters have 16 bits
+each it is format 3; else with a novelty limit and arrays named familiar.mean and so on 2; else 1.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from jaxnn.files import write_aside
 from jaxnn.models import Spec
 from jaxnn.novelty import Familiar
 
-FORMAT = 2  # the latest that is read
+FORMAT = 3  # the latest that is read
 MAX_BYTES = 2**31
 MAX_LAYERS = 1000
 SHIPPED = Path(__file__).parent / "shipped" / "mlp.safetensors"
@@ -70,6 +70,7 @@ def save(
     metrics: dict[str, float] | None = None,
     temperature: float | None = None,
     familiar: Familiar | None = None,
+    half: bool = False,
 ) -> None:
     """Writes a model file, aside and then renamed into place.
 
@@ -82,6 +83,7 @@ def save(
       metrics: figures measured on it.
       temperature: what `calibration.fit_temperature` found, above 0.
       familiar: what `novelty.fit` found.
+      half: give each parameter 16 bits in the file instead of 32, see `arrays.halved`.
 
     Raises:
       CheckpointError: params or familiar do not fit the spec; a number is not what it can be.
@@ -93,14 +95,14 @@ def save(
     found = {}
     if temperature is not None:
         found["temperature"] = _above_0(float(temperature), "temperature", Path(path))
-    tensors = arrays.flatten(params)
+    tensors = arrays.flatten(arrays.halved(params) if half else params)
     _network(tensors, spec, Path(path))
     if familiar is not None:
         parts = familiar._asdict()
         found["novelty_limit"] = parts.pop("limit")
         _familiar(parts, found["novelty_limit"], spec, Path(path))
         tensors |= {_FAMILIAR + name: array for name, array in parts.items()}
-        header["format"] = 2
+    header["format"] = 3 if half else 2 if familiar is not None else 1
     if found:
         header["calibration"] = found
     write(path, "model", tensors, header)
@@ -165,9 +167,7 @@ def read(path: str | os.PathLike[str], kind: str) -> Contents:
             "take another copy or train the model again"
         ) from error
     if _KEY not in metadata:
-        raise CheckpointError(
-            f"{path} is a safetensors file of another program: it has no {_KEY!r} header"
-        )
+        raise CheckpointError(f"{path} is a file of another program: it has no {_KEY!r} header")
     header = _header(metadata[_KEY], path)
     digest = header["sha256"]
     if hashlib.sha256(blob.replace(digest.encode(), _ZEROS.encode(), 1)).hexdigest() != digest:

@@ -44,6 +44,7 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         "seed": (0, 2**32 - 1),
         "shuffle_seed": (0, 2**32 - 1),
         "l2": (0, None),
+        "teacher_weight": (0, 1),
     }
     for name, (least, most) in ranges.items():
         value = getattr(config, name)
@@ -58,6 +59,15 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         raise ConfigError(f"l2 is {config.l2}, expected a number")
     if not (np.isfinite(config.learning_rate) and config.learning_rate > 0):
         raise ConfigError(f"learning_rate is {config.learning_rate}, expected a positive number")
+    if not (np.isfinite(config.teacher_temperature) and config.teacher_temperature > 0):
+        raise ConfigError(
+            f"teacher_temperature is {config.teacher_temperature}, expected a positive number"
+        )
+    for name in ("teacher_weight", "teacher_temperature", "teacher_checksum"):
+        if not config.teacher and getattr(config, name) != getattr(TrainConfig, name):
+            raise ConfigError(
+                f"{name} is {getattr(config, name)}, but no teacher is named: name one"
+            )
     for name in ("gradient", "schedule"):
         known = get_args(get_type_hints(TrainConfig)[name])
         if getattr(config, name) not in known:

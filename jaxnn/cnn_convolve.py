@@ -6,10 +6,13 @@ of the picture with dC/dout. `cnn_layers` has the layers that go with it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jaxnn import cnn_products
 
 Shape = tuple[int, ...]
 
@@ -47,9 +50,7 @@ class Convolve(NamedTuple):
         """As the formula above says."""
         kernels = params.kernels.transpose(1, 2, 3, 0)
         edges = [(self.padding, self.padding)] * 2
-        return (
-            convolution(a[None], kernels, edges, stride=self.stride)[0] + params.biases[None, None]
-        )
+        return convolution(a, kernels, edges, stride=self.stride) + params.biases[None, None]
 
     def backward(self, params: Kernels, a: Array, out: Array, delta: Array) -> Array:
         """A convolution as well: of dC/dout, with every kernel turned by 180 degrees.
@@ -63,7 +64,7 @@ class Convolve(NamedTuple):
             spread = (places - 1) * self.stride + 1
             pads.append((first, side + self.window - 1 - first - spread))
         turned = params.kernels[:, ::-1, ::-1].transpose(1, 2, 0, 3)  # [K, K, F, C]
-        return convolution(delta[None], turned, pads, spread=self.stride)[0]
+        return convolution(delta, turned, pads, spread=self.stride)
 
     def gradient(self, fed: Array, delta: Array) -> Kernels:
         """And once more: of the input with dC/dout, which now takes the place of a kernel.
@@ -74,15 +75,24 @@ class Convolve(NamedTuple):
           fed: [B, H, W, C] what the layer was given.
           delta: [B, H', W', F] dC/dout.
         """
-        edges = [
-            (self.padding, (places - 1) * self.stride + self.window - self.padding - side)
-            for side, places in zip(fed.shape[1:3], delta.shape[1:3], strict=True)
-        ]
-        # Where a convolution sums over the maps, this one sums over the images of the batch.
-        kernels = convolution(
-            fed.transpose(3, 1, 2, 0), delta.transpose(1, 2, 0, 3), edges, apart=self.stride
-        )
-        return Kernels(kernels.transpose(3, 1, 2, 0), jnp.sum(delta, axis=(0, 1, 2)))
+        convolved = partial(gradient_as_convolution, layer=self)
+        if self.stride > 1:
+            kernels = convolved(fed, delta)
+        else:
+            products = partial(cnn_products.gradient, padding=self.padding)
+            kernels = lax.platform_dependent(fed, delta, cpu=products, default=convolved)
+        return Kernels(kernels.transpose(3, 0, 1, 2), jnp.sum(delta, axis=(0, 1, 2)))
+
+
+def gradient_as_convolution(fed: Array, delta: Array, layer: Convolve) -> Array:
+    """`Convolve.gradient` of the kernels, [K, K, C, F], as a convolution."""
+    edges = [
+        (layer.padding, (places - 1) * layer.stride + layer.window - layer.padding - side)
+        for side, places in zip(fed.shape[1:3], delta.shape[1:3], strict=True)
+    ]
+    # Where a convolution sums over the maps, this one sums over the images of the batch.
+    swapped = fed.transpose(3, 1, 2, 0), delta.transpose(1, 2, 0, 3)
+    return convolutions(*swapped, edges, apart=layer.stride).transpose(1, 2, 0, 3)
 
 
 def _places(side: int, window: int, stride: int) -> int:
@@ -91,6 +101,25 @@ def _places(side: int, window: int, stride: int) -> int:
 
 
 def convolution(
+    picture: Array,
+    kernels: Array,
+    edges: Sequence[tuple[int, int]],
+    *,
+    stride: int = 1,
+    spread: int = 1,
+) -> Array:
+    """`convolutions` of ONE picture [H, W, C]: in the way that is quickest where it runs."""
+
+    def general(picture: Array, kernels: Array) -> Array:
+        return convolutions(picture[None], kernels, edges, stride=stride, spread=spread)[0]
+
+    if (stride, spread) != (1, 1) or not cnn_products.quick(picture.shape, kernels.shape, edges):
+        return general(picture, kernels)
+    products = partial(cnn_products.convolution, edges=edges)
+    return lax.platform_dependent(picture, kernels, cpu=products, default=general)
+
+
+def convolutions(
     pictures: Array,
     kernels: Array,
     edges: Sequence[tuple[int, int]],
@@ -99,7 +128,7 @@ def convolution(
     spread: int = 1,
     apart: int = 1,
 ) -> Array:
-    """All three convolutions of a layer: the sums of products of kernels and what lies under them.
+    """Sums of products of kernels and what lies under them, at every place of every picture.
 
     Maps last in pictures, and outputs last in kernels: XLA has quick code for this order alone in
     the loops of the CPU (jax-ml/jax#12868), and in others is 15 to 60 times slower there.

@@ -23,29 +23,32 @@ LENET: tuple[Layer, ...] = (
     Convolve(32, 5),
     Pool("max"),
     Activate(),
+    Connect(48),
+    Activate(),
 )
-"""Two convolutions, each with its maps made smaller: for 28 x 28 pixels and 10 classes 18,378
-parameters. Source of the form: LeCun, Bottou, Bengio, Haffner, Gradient-Based
-Learning Applied to Document Recognition, 1998, fig. 2."""
+"""Two convolutions, each with its maps made smaller, and 48 neurons that see all of them: for
+28 x 28 pixels and 10 classes 38,362 parameters. Source of the form: LeCun, Bottou, Bengio, Haffner,
+Gradient-Based Learning Applied to Document Recognition, 1998, fig. 2."""
 
 DEEP: tuple[Layer, ...] = (
-    Convolve(32, 3, padding=1),
-    Activate(),
-    Convolve(32, 3, padding=1),
+    Convolve(32, 5),
     Pool("max"),
     Normalise(),
     Activate(),
     Convolve(64, 3, padding=1),
+    Normalise(),
     Activate(),
     Convolve(64, 3, padding=1),
     Pool("max"),
     Normalise(),
     Activate(),
-    Convolve(64, 3),
-    Pool("average", 5),
+    Convolve(96, 3),
+    Normalise(),
     Activate(),
+    Pool("average"),
 )
-"""Kernels of 3 x 3, two between poolings, maps normalised."""
+"""Four convolutions, each with its maps normalised: for 28 x 28 pixels and 10 classes 116,010
+parameters, and seven times the work of `lenet`."""
 
 TINY: tuple[Layer, ...] = (
     Convolve(2, 3, stride=2, padding=1),

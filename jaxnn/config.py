@@ -55,6 +55,18 @@ class TrainConfig:
     fade: float = 0.0
     """Part of the changes above that is gone by the end: 0.8 lets them weaken evenly from all to a
     fifth."""
+    teacher: str = ""
+    """Learn from a trained network, too: a model file, or the name of one that comes with jaxnn,
+    such as cnn. It looks at each training image once, unchanged."""
+    teacher_weight: float = 0.5
+    """Part of the target that is the teacher's answer; the rest is the label."""
+    teacher_temperature: float = 4.0
+    """Divides the teacher's logarithms of chances: above 1 its answers show more of what else an
+    image looks like."""
+    teacher_checksum: str = ""
+    """Refuse any teacher but the file with this SHA-256; a run writes down the one that it had."""
+    half: bool = False
+    """Keep 16 bits of each weight and bias of the trained network, for a file of half the size."""
     validation: int = 0
     """Images taken from the end of the training set to choose the best epoch by."""
     seed: int = 0

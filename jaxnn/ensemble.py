@@ -84,6 +84,7 @@ def fit(
 
     Raises:
       ConfigError: a setting that cannot be, or configurations too different to go together.
+      CheckpointError: a teacher that cannot be read.
     """
     shared = check_all(configs, data)
     feed = from_memory(shared, data)

@@ -108,8 +108,8 @@ def train_step(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry, Ar
 def epoch_function(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry, Array]]:
     """A whole epoch: (carry, images, labels, order, key, own, strength) -> (carry, mean cost).
 
-    images uint8 [N, n_in], labels [N], order int [steps, B], key as `changes_key` makes it,
-    strength as `changes_strength` does.
+    images uint8 [N, n_in], labels [N] or targets [N, n_out], order int [steps, B], key as
+    `changes_key` makes it, strength as `changes_strength` does.
     Not jitted: `program` and `ensemble` do that.
     """
     step = train_step(config, steps)
@@ -131,12 +131,13 @@ def epoch_function(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry
             return jax.lax.scan(batch, carry, (images[indices], labels[indices], keys))
 
         def batch(carry: Carry, one: tuple[Array, Array, Any]) -> tuple[Carry, Array]:
-            chosen, answers, key = one  # uint8 [B, n_in], [B], a key or None
+            chosen, answers, key = one  # uint8 [B, n_in], [B] or [B, n_out], a key or None
             if key is None:
                 x = metrics.pixels_to_input(chosen)
             else:
                 x = augment.changed(key, chosen, how, strength, side)
-            return step(carry, x, metrics.one_hot(answers, classes), own)
+            y = answers if answers.ndim == 2 else metrics.one_hot(answers, classes)
+            return step(carry, x, y, own)
 
         # Gathering the images of several steps at once is faster: see docs/performance.md.
         count = len(order)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from jaxnn import teacher
 from jaxnn.checks import check, check_settings
 from jaxnn.config import TrainConfig
 from jaxnn.data import Dataset
 from jaxnn.data.stream import Stream, chunks, read
 from jaxnn.epoch import CHUNK, shuffle_seed, shuffled_batches
+from jaxnn.errors import ConfigError
 
 CHUNK_IMAGES = 10_000  # about, that are read from disk together
 CALIBRATION_IMAGES = 10_000  # of a set on disk, to fit a temperature on
@@ -27,21 +29,26 @@ class Feed(NamedTuple):
     held_out_labels: np.ndarray  # uint8 [M]
     calibration_images: np.ndarray  # uint8 [L, n_in]: the validation part, or training images
     calibration_labels: np.ndarray  # uint8 [L]
-    chunks: Callable[[int], Chunks]  # epoch -> images uint8, labels, order int [steps, B]
+    # epoch -> images uint8, labels or a teacher's targets float32 [N, n_out], order int [steps, B]
+    chunks: Callable[[int], Chunks]
 
 
 def from_memory(config: TrainConfig, data: Dataset) -> Feed:
     """All training images on the device, an epoch in one chunk.
 
     Raises:
-      ConfigError: a setting that cannot be, or that does not fit the data.
+      ConfigError: a setting that cannot be, or that does not fit the data; another teacher.
+      CheckpointError: a teacher that cannot be read.
       ShapeError: data that cannot be.
     """
     check(config, data)
     cut = len(data.train_images) - config.validation
     rows = data.train_images.reshape(len(data.train_images), -1)
     images = jax.device_put(rows[:cut])  # uint8 [N, n_in]
-    labels = jax.device_put(data.train_labels[:cut])
+    answers = data.train_labels[:cut]
+    if config.teacher:
+        answers = teacher.lessons(config, rows[:cut], answers)
+    labels = jax.device_put(answers)
 
     def of_epoch(epoch: int) -> Chunks:
         yield images, labels, shuffled_batches(shuffle_seed(config), epoch, cut, config.batch_size)
@@ -62,6 +69,11 @@ def from_disk(config: TrainConfig, train: Stream, test: Stream) -> Feed:
       ConfigError: a setting that cannot be, or that does not fit the data.
       DataError: a file that cannot be read.
     """
+    if config.teacher:
+        raise ConfigError(
+            f"--teacher {config.teacher} looks once at images that stay in memory, and --stream "
+            "reads them anew in each epoch: leave one out"
+        )
     count = train.examples
     largest = max(train.largest_label, test.largest_label)
     check_settings(config, count, train.images.width, largest)

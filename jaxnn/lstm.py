@@ -15,7 +15,7 @@ from jax import Array
 from jaxnn.activations import activation as activation_named
 from jaxnn.costs import matched
 from jaxnn.costs import objective as objective_of
-from jaxnn.lstm_cell import Cell, Steps, before, gradient, run, run_back
+from jaxnn.lstm_cell import Cell, Slopes, Steps, before, gradient, run, run_back
 from jaxnn.lstm_network import (
     ARCHITECTURES,
     Architecture,
@@ -78,23 +78,28 @@ def trace(
     Raises:
       ShapeError: x is not a whole number of steps, at least one.
     """
-    return _trace(params, steps_of(x, architecture), architecture, activation, output)
+    return _trace(params, steps_of(x, architecture), architecture, activation, output)[0]
 
 
-def _trace(params: Params, x: Array, architecture: str, activation: str, output: str) -> Trace:
-    """`trace` of steps [T, features]."""
+def _trace(
+    params: Params, x: Array, architecture: str, activation: str, output: str
+) -> tuple[Trace, tuple[tuple[Slopes, ...], ...]]:
+    """`trace` of steps [T, features], and the slopes of all cells, by layer and direction."""
     how, squash = architecture_named(architecture), activation_named(activation)
     real = x[:, 0] > 0 if how.masked else None
-    layers = []
+    layers, slopes = [], []
     for cells in params.layers:
-        layers.append(tuple(run(cell, x, real, squash, bool(d)) for d, cell in enumerate(cells)))
+        runs = [run(cell, x, real, squash, bool(d)) for d, cell in enumerate(cells)]
+        layers.append(tuple(steps for steps, _ in runs))
+        slopes.append(tuple(of_cell for _, of_cell in runs))
         x = _side_by_side(layers[-1])
     if how.mean:
         read = shares(x, real) @ x
     else:  # what the last step of each direction left; padding has not touched it
         read = jnp.concatenate([steps.h[(-1, 0)[d]] for d, steps in enumerate(layers[-1])])
     z = params.readout.weights @ read + params.readout.biases
-    return Trace(real, tuple(layers), read, z, objective_of(output, "quadratic").output(z))
+    a = objective_of(output, "quadratic").output(z)
+    return Trace(real, tuple(layers), read, z, a), tuple(slopes)
 
 
 def _side_by_side(layer: tuple[Steps, ...]) -> Array:
@@ -151,8 +156,8 @@ def _deltas(
 
     x are steps, [T, features].
     """
-    how, squash = architecture_named(architecture), activation_named(activation)
-    real, layers, read, z, _ = _trace(params, x, architecture, activation, output)
+    how = architecture_named(architecture)
+    (real, layers, read, z, _), slopes = _trace(params, x, architecture, activation, output)
     z, y = matched(z, y)
     objective = objective_of(output, cost)
     delta = objective.delta(z, y)
@@ -160,14 +165,14 @@ def _deltas(
     last = jnp.split(jnp.zeros_like(dread) if how.mean else dread, how.directions)
     above = jnp.outer(shares(layers[-1][0].h, real), dread) if how.mean else None
     dz: list[tuple[Array, ...]] = []
-    for cells, layer in zip(params.layers[::-1], layers[::-1], strict=True):
+    for cells, layer in zip(params.layers[::-1], slopes[::-1], strict=True):
         parts = [None] * how.directions if above is None else jnp.split(above, how.directions, 1)
         if dz:  # only the highest layer's last state is looked at
-            last = [jnp.zeros_like(steps.h[0]) for steps in layer]
+            last = [jnp.zeros_like(of_cell.h_to_c[0]) for of_cell in layer]
         dz.append(
             tuple(
-                run_back(cell, steps, parts[d], last[d], real, squash, bool(d))
-                for d, (cell, steps) in enumerate(zip(cells, layer, strict=True))
+                run_back(cell, of_cell, parts[d], last[d], real, bool(d))
+                for d, (cell, of_cell) in enumerate(zip(cells, layer, strict=True))
             )
         )
         # What the cells of both directions ask of the features below them adds up.

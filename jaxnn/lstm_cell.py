@@ -36,7 +36,6 @@ class Cell(NamedTuple):
 class Steps(NamedTuple):
     """Gates and states at every step, in the order of x; each [T, H]."""
 
-    z_g: Array  # the cell gate's weighted input: where its slope is taken
     i: Array
     f: Array
     g: Array
@@ -45,13 +44,28 @@ class Steps(NamedTuple):
     h: Array
 
 
+class Slopes(NamedTuple):
+    """How c[t] and h[t] answer to what they are made of, at every step; each [T, H]."""
+
+    c_to_z_i: Array
+    c_to_z_f: Array
+    c_to_z_g: Array
+    c_to_c: Array  # to the memory of the step before
+    h_to_z_o: Array
+    h_to_c: Array
+
+
+STAYS = (0, 0, 0, 1, 0, 0)  # Slopes of a padded step, c[t] = c[t-1]: its gates move nothing
+
+
 def run(
     cell: Cell, x: Array, real: Array | None, squash: Activation, reverse: bool = False
-) -> Steps:
-    """All steps of one sequence.
+) -> tuple[Steps, Slopes]:
+    """All steps of one sequence, and the derivative of each of their lines for the way back.
 
     What the features add to z is known before the first step, so one matrix product gives it for
     all of them; the scan is left with the product that has to wait for the step before.
+    The slopes are taken here, where everything that they are made of is at hand.
 
     Args:
       cell: weights [4H, n], recurrent [4H, H] and biases [4H].
@@ -70,9 +84,18 @@ def run(
         i, f, g, o = sigmoid(z_i), sigmoid(z_f), squash.function(z_g), sigmoid(z_o)
         c_now = f * c + i * g
         h_now = o * squash.function(c_now)
+        slopes = Slopes(
+            c_to_z_i=g * i * (1 - i),  # c[t] = f c[t-1] + i g, where i = sigmoid(z_i) ...
+            c_to_z_f=c * f * (1 - f),
+            c_to_z_g=i * squash.derivative(z_g),
+            c_to_c=f,
+            h_to_z_o=h_now * (1 - o),  # h[t] = o tanh(c[t]), where o = sigmoid(z_o)
+            h_to_c=o * squash.derivative(c_now),
+        )
         if real is not None:
             h_now, c_now = jnp.where(real, h_now, h), jnp.where(real, c_now, c)
-        return (h_now, c_now), Steps(z_g, i, f, g, o, c_now, h_now)
+            slopes = Slopes(*(jnp.where(real, *both) for both in zip(slopes, STAYS, strict=True)))
+        return (h_now, c_now), (Steps(i, f, g, o, c_now, h_now), slopes)
 
     return lax.scan(step, (nothing, nothing), (seen, real), reverse=reverse)[1]
 
@@ -85,44 +108,12 @@ def before(states: Array, reverse: bool = False) -> Array:
     return jnp.concatenate([nothing, states[:-1]])
 
 
-class Slopes(NamedTuple):
-    """How h[t] and c[t] answer to what they are made of, inside a step; each [T, H]."""
-
-    c_to_z_i: Array
-    c_to_z_f: Array
-    c_to_z_g: Array
-    c_to_c: Array  # to the memory of the step before
-    h_to_z_o: Array
-    h_to_c: Array
-
-
-def slopes(steps: Steps, real: Array | None, squash: Activation, reverse: bool = False) -> Slopes:
-    """The derivative of each line of the cell, for all steps at once: none waits for another.
-
-    A padded step has h[t] = h[t-1] and c[t] = c[t-1]: its gates move nothing.
-    """
-    z_g, i, f, g, o, c, _ = steps
-    found = Slopes(
-        c_to_z_i=g * i * (1 - i),  # c = f c[t-1] + i g, where i = sigmoid(z_i) ...
-        c_to_z_f=before(c, reverse) * f * (1 - f),
-        c_to_z_g=i * squash.derivative(z_g),
-        c_to_c=f,
-        h_to_z_o=squash.function(c) * o * (1 - o),  # h = o tanh(c), where o = sigmoid(z_o)
-        h_to_c=o * squash.derivative(c),
-    )
-    if real is None:
-        return found
-    moved = Slopes(*(jnp.where(real[:, None], slope, jnp.zeros_like(slope)) for slope in found))
-    return moved._replace(c_to_c=jnp.where(real[:, None], f, jnp.ones_like(f)))
-
-
 def run_back(
     cell: Cell,
-    steps: Steps,
+    slopes: Slopes,
     above: Array | None,
     last: Array,
     real: Array | None,
-    squash: Activation,
     reverse: bool = False,
 ) -> Array:
     """Backpropagation through time: how the cost answers to z at every step, dC/dz [T, 4H].
@@ -134,11 +125,10 @@ def run_back(
 
     Args:
       cell: as in `run`.
-      steps: what `run` gave.
+      slopes: what `run` gave.
       above: [T, H], dC/dh[t] by the first road; None where nothing looks at the single steps.
       last: [H], dC/dh of the state that the last step leaves.
       real: as in `run`.
-      squash: as in `run`.
       reverse: as in `run`: the last step is then the first of x.
 
     Source: Werbos, Backpropagation through time: what it does and how to do it, 1990.
@@ -156,18 +146,22 @@ def run_back(
             dh_before = jnp.where(real, dh_before, dh)
         return (dh_before, dc * slope.c_to_c), dz  # c[t] = f c[t-1] + ...
 
-    along = (slopes(steps, real, squash, reverse), above, real)
-    return lax.scan(step, (last, jnp.zeros_like(last)), along, reverse=not reverse)[1]
+    nothing = jnp.zeros_like(last)
+    return lax.scan(step, (last, nothing), (slopes, above, real), reverse=not reverse)[1]
 
 
 def gradient(dz: Array, x: Array, h_before: Array) -> Cell:
     """What all rows ask of one cell, summed: the same weights work at every step.
 
-    One matrix product for each matrix takes the place of N outer products.
+    One matrix product takes the place of N outer products. It makes the gradient turned round, a
+    row for each number that was seen: XLA is a third quicker with the wide matrix behind.
 
     Args:
       dz: [N, 4H], dC/dz of N steps, of one example or of many.
       x: [N, n], the features they saw.
       h_before: [N, H], the outputs of the steps before them.
     """
-    return Cell(dz.T @ x, dz.T @ h_before, jnp.sum(dz, axis=0))
+    seen = jnp.concatenate([x, h_before], axis=1)  # [N, n + H]
+    found = seen.T @ dz  # [n + H, 4H]
+    n = x.shape[1]
+    return Cell(found[:n].T, found[n:].T, jnp.sum(dz, axis=0))

@@ -1,6 +1,7 @@
 """Training: stochastic gradient descent on shuffled mini-batches, one jitted scan an epoch.
 
-`fit` is a function of settings, data and a state to go on from; it reads and writes no files.
+`fit` is a function of settings, data and a state to go on from; it writes no files, and reads none
+but a teacher's.
 The shuffle of an epoch depends on the seed and the epoch's number only, so that going on from a
 saved state is exact.
 """
@@ -21,6 +22,7 @@ from jaxnn.epoch import changes_key, changes_strength, program, spec_of
 from jaxnn.errors import RunError
 from jaxnn.feed import Feed, from_memory
 from jaxnn.optimizers import optimizer_of
+from jaxnn.spread import everywhere
 
 __all__ = ["EpochReport", "TrainConfig", "TrainState", "check", "fit", "initial_state", "spec_of"]
 
@@ -70,7 +72,8 @@ def fit(
       The state after the last epoch.
 
     Raises:
-      ConfigError: a setting that cannot be, or that does not fit the data.
+      ConfigError: a setting that cannot be, or that does not fit the data; another teacher.
+      CheckpointError: a teacher that cannot be read.
       RunError: the cost is no longer a number.
     """
     feed = data if isinstance(data, Feed) else from_memory(config, data)
@@ -78,7 +81,8 @@ def fit(
     steps = feed.examples // config.batch_size
     train_epoch = program(config, steps)
     state = state or initial_state(config, feed.examples)
-    carry = jax.tree.map(jnp.array, (state.params, state.opt_state))  # copies: donated below
+    # Copies: donated below.
+    carry = everywhere(jax.tree.map(jnp.array, (state.params, state.opt_state)))
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()
@@ -93,7 +97,7 @@ def fit(
         cost = sum(float(mean_cost) * part for mean_cost, part in parts)
         seconds = time.perf_counter() - started
         params, opt_state = jax.device_get(carry)
-        tested = metrics.evaluate(carry[0], feed.held_out_images, feed.held_out_labels, model=model)
+        tested = metrics.evaluate(params, feed.held_out_images, feed.held_out_labels, model=model)
         # The cost comes before each step, so the last step shows in what was measured after it.
         if not (np.isfinite(cost) and np.isfinite(tested.cost)):
             raise RunError(

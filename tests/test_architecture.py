@@ -30,12 +30,15 @@ LAYERS = [
     {"jaxnn.plots.read", "jaxnn.plots.picture"},
     {"jaxnn.plots.results"},
     {"jaxnn.costs"},
+    {"jaxnn.cnn_products"},
     {"jaxnn.cnn_layers", "jaxnn.cnn_convolve", "jaxnn.lstm_cell"},
     {"jaxnn.cnn_network", "jaxnn.lstm_network"},
     {"jaxnn.mlp", "jaxnn.cnn", "jaxnn.lstm"},
+    {"jaxnn.spread"},
     {"jaxnn.models"},
     {"jaxnn.gradients", "jaxnn.metrics", "jaxnn.checkpoint", "jaxnn.differences"},
     {"jaxnn.ready_made"},
+    {"jaxnn.teacher"},
     {"jaxnn.answers", "jaxnn.compiled"},
     {"jaxnn.optimizers"},
     {"jaxnn.explain"},
@@ -53,6 +56,7 @@ LAYERS = [
     {"service.config", "service.errors"},
     {"service.fields", "service.process", "service.rpc", "service.tls", "service.token_file"},
     {"service.access_log", "service.gate", "service.parameters"},
+    {"service.contents", "service.inputs", "service.preparing"},
     {"service.codec", "service.predictor", "service.queues", "service.settings"},
     {"service.batching", "service.listener", "service.repository", "service.security"},
     {"service.status", "service.telemetry", "service.tracing"},
@@ -73,6 +77,7 @@ LAYERS = [
     {"service.calling.connection"},
     {f"service.calling.{name}" for name in ("channels", "failures", "load", "parts", "steps")},
     {f"service.calling.{name}" for name in ("calls", "performers", "questions")},
+    {"service.calling.base"},
     {"service.client"},
     {f"jaxnn.commands.{name}" for name in ("output", "inputs", "record", "hearing")},
     {"jaxnn.commands.training_data", "jaxnn.commands.tensorboard", "jaxnn.commands.settings"},
@@ -183,7 +188,7 @@ def test_the_service_knows_the_network_through_few_doors() -> None:
         f"jaxnn.{name}"
         for name in (
             *("answers", "bytes_product", "checkpoint", "compile_cache", "compiled"),
-            *("data", "errors", "models", "ready_made"),
+            *("data", "errors", "lstm", "models", "ready_made"),
         )
     }
     for name in MODULES:

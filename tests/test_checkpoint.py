@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 from trees import same_bytes
 
-from jaxnn import checkpoint, models
+from jaxnn import arrays, checkpoint, models
 from jaxnn.errors import CheckpointError, JaxnnError, RunError
 from jaxnn.models import Spec
 from jaxnn.novelty import Familiar
@@ -118,8 +118,26 @@ def rewritten(path: Path, tensors: dict | None = None, **changes: object) -> Non
 
 
 def test_a_file_from_the_future(path: Path) -> None:
-    rewritten(path, format=3)
-    assert "format version 3, this jaxnn reads up to 2: upgrade" in refused(path)
+    rewritten(path, format=4)
+    assert "format version 4, this jaxnn reads up to 3: upgrade" in refused(path)
+
+
+def test_parameters_of_16_bits_are_read_as_32(path: Path) -> None:
+    checkpoint.save(path, PARAMS, SPEC, half=True)
+    contents = checkpoint.read(path, "model")
+    assert contents.header["format"] == 3  # so that a jaxnn of old says that it is too old
+    assert {array.dtype for array in contents.tensors.values()} == {np.dtype(np.float16)}
+    rounded = arrays.widened(arrays.halved(PARAMS))
+    assert same_bytes(checkpoint.load(path).params, rounded)
+    assert not same_bytes(rounded, PARAMS)
+    checkpoint.save(path, rounded, SPEC, half=True)  # nothing is lost a second time
+    assert same_bytes(checkpoint.load(path).params, rounded)
+
+
+def test_what_16_bits_cannot_hold_is_refused(path: Path) -> None:
+    large = jax.tree.map(lambda leaf: leaf * np.float32(1e6), PARAMS)
+    with pytest.raises(CheckpointError, match="holds NaN or infinity"):
+        checkpoint.save(path, large, SPEC, half=True)
 
 
 def test_a_state_is_not_a_model(path: Path) -> None:

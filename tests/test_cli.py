@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -81,6 +82,21 @@ def test_train_json_and_eval_json_agree(tmp_path: Path, capsys: pytest.CaptureFi
     assert trained["test_accuracy"] == evaluated["test_accuracy"]
     assert evaluated["test_images"] == 2000 == np.sum(evaluated["confusion"])
     assert len(trained["history"]) == 2
+
+
+def test_half_is_what_the_file_holds_and_what_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert cli.main(["train", *FAST, "--half", "--out", str(out), "--json", "-"]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    contents = checkpoint.read(out / "model.safetensors", "model")
+    assert contents.tensors["0.weights"].dtype == np.float16
+    assert re.search(" --half( --|$)", contents.header["training"]["command"])
+    assert cli.main(["eval", str(out / "model.safetensors"), "--json", str(tmp_path / "e")]) == 0
+    evaluated = json.loads((tmp_path / "e").read_text())
+    # float32, in another batch: what rounding to 16 bits changes is larger.
+    assert trained["test_cost"] == pytest.approx(evaluated["test_cost"], rel=1e-6)
 
 
 def test_eval_says_how_far_confidence_can_be_trusted(

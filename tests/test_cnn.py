@@ -12,20 +12,23 @@ import numpy as np
 import pytest
 from trees import relative_difference
 
-from jaxnn import cnn, gradients, models
+from jaxnn import cnn, cnn_convolve, cnn_products, gradients, models
 from jaxnn.cnn_convolve import Convolve, Kernels
 from jaxnn.cnn_layers import Activate, Connect, Gains, Normalise, Pool
 from jaxnn.errors import ConfigError, ShapeError
 from jaxnn.models import Spec
 
-CONVOLUTIONS = [  # layer, and the height and width of what it is given: odd ones, too
-    (Convolve(3, 3), 7, 5),
-    (Convolve(2, 2, stride=2), 7, 6),  # the last row is seen by no kernel
-    (Convolve(2, 3, stride=2, padding=1), 8, 5),
-    (Convolve(1, 1), 3, 4),
-    (Convolve(2, 4, stride=3, padding=2), 9, 10),
-    (Convolve(2, 2, padding=3), 3, 3),  # more padding than a kernel reaches
-    (Convolve(2, 5), 5, 5),  # one place
+CONVOLUTIONS = [  # layer, and the height, width and maps of what it is given: odd ones, too
+    (Convolve(3, 3), 7, 5, 2),
+    (Convolve(2, 2, stride=2), 7, 6, 2),  # the last row is seen by no kernel
+    (Convolve(2, 3, stride=2, padding=1), 8, 5, 2),
+    (Convolve(1, 1), 3, 4, 2),
+    (Convolve(2, 4, stride=3, padding=2), 9, 10, 2),
+    (Convolve(2, 2, padding=3), 3, 3, 2),  # more padding than a kernel reaches
+    (Convolve(2, 5), 5, 5, 2),  # one place
+    (Convolve(3, 3), 8, 6, 1),  # in blocks of 2 x 2 places
+    (Convolve(2, 3), 7, 6, 1),  # an odd number of rows: not in blocks
+    (Convolve(2, 3, padding=1), 4, 6, 1),
 ]
 
 
@@ -68,13 +71,20 @@ def quickly(function: Any) -> Any:
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def test_convolutions_and_their_two_gradients_equal_loops(x64: None) -> None:
-    """All in one program; the loops are the truth."""
+@pytest.mark.parametrize("quick", [True, False], ids=["as products", "as lax convolutions"])
+def test_convolutions_and_their_two_gradients_equal_loops(
+    x64: None, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one program, in a processor's way and in an accelerator's; the loops are the truth."""
+    if not quick:
+        monkeypatch.setattr(cnn_products, "quick", lambda *_: False)
+        elsewhere = lambda *given, cpu, default: default(*given)  # noqa: E731
+        monkeypatch.setattr(cnn_convolve.lax, "platform_dependent", elsewhere)
     given = []
-    for layer, high, wide in CONVOLUTIONS:
-        shapes = layer.params((high, wide, 2))
+    for layer, high, wide, maps in CONVOLUTIONS:
+        shapes = layer.params((high, wide, maps))
         params = Kernels(drawn(1, *shapes.kernels), drawn(2, *shapes.biases))  # type: ignore[arg-type]
-        fed, delta = drawn(3, 2, high, wide, 2), drawn(4, 2, *layer.shape((high, wide, 2)))
+        fed, delta = drawn(3, 2, high, wide, maps), drawn(4, 2, *layer.shape((high, wide, maps)))
         given.append((params, fed, delta))
 
     @quickly
@@ -85,7 +95,7 @@ def test_convolutions_and_their_two_gradients_equal_loops(x64: None) -> None:
                 layer.gradient(fed, delta),
                 jax.vmap(layer.backward, (None, 0, 0, 0))(params, fed, delta, delta),
             )
-            for (layer, _, _), (params, fed, delta) in zip(CONVOLUTIONS, given, strict=True)
+            for (layer, *_), (params, fed, delta) in zip(CONVOLUTIONS, given, strict=True)
         ]
 
     for (layer, *_), (params, fed, delta), (out, slopes, returned) in zip(
@@ -117,7 +127,7 @@ def test_the_way_back_through_other_layers(x64: None) -> None:
     @quickly
     def everything(given: Any) -> Any:
         found = []
-        for (layer, _, _), (params, fed, delta) in zip(OTHERS, given, strict=True):
+        for (layer, *_), (params, fed, delta) in zip(OTHERS, given, strict=True):
             out, back = jax.vjp(jax.vmap(layer.forward, (None, 0)), params, fed)
             returned = jax.vmap(layer.backward, (None, 0, 0, 0))(params, fed, out, delta)
             found.append(((layer.gradient(fed, delta), returned), back(delta)))
@@ -189,7 +199,7 @@ def test_the_whole_network_against_autodiff_and_a_difference(x64: None) -> None:
 def test_lenet_is_small_and_begins_as_it_should() -> None:
     params = quickly(models.build(LENET).init)(jax.random.key(3))
     leaves = jax.tree.leaves(jax.device_get(params))
-    assert sum(leaf.size for leaf in leaves) == 18_378
+    assert sum(leaf.size for leaf in leaves) == 38_362
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
     for weights in (leaf for leaf in leaves if leaf.ndim > 1):
         # Of n normal numbers the standard deviation is within 4/sqrt(2n) of the true one.

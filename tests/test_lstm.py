@@ -61,6 +61,7 @@ def drawn(name: str) -> tuple[Any, np.ndarray, np.ndarray]:
     if architecture.masked:
         for example, length in zip(x, LENGTHS, strict=True):
             example[length:] = 0
+        x[3, 2] = 0  # and a gap, between real steps
     return params, x.reshape(EXAMPLES, -1), rng.random((EXAMPLES, sizes[-1]))
 
 
@@ -138,7 +139,6 @@ def test_scores_and_states_equal_a_loop_by_hand(cases: dict[str, Case], name: st
                     steps.c, steps.f * before + steps.i * steps.g, rtol=1e-12
                 )
             np.testing.assert_allclose(steps.h, steps.o * np.tanh(steps.c), rtol=1e-12)
-            np.testing.assert_allclose(steps.g, np.tanh(steps.z_g), rtol=1e-12)
 
 
 def test_backpropagation_through_time_equals_autodiff(cases: dict[str, Case]) -> None:

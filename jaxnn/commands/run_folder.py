@@ -163,6 +163,8 @@ def write_model(
       swept: of an ensemble, networks of its setting that were trained.
       members: of an ensemble, their seeds.
     """
+    # A model travels: it says which file taught it, and not in which of one's folders that lay.
+    config = dataclasses.replace(config, teacher=Path(config.teacher).name)
     training = {
         **dataclasses.asdict(config),
         "best_epoch": best_epoch,
@@ -179,6 +181,7 @@ def write_model(
         training=training,
         data={**source.about, **own},
         metrics=metrics,
+        half=config.half,
         **(trust._asdict() if trust else {}),
     )
 
@@ -241,7 +244,7 @@ def command_of(config: TrainConfig, source: TrainingData, swept: int = 1) -> str
     for name, default in defaults.items():
         value = getattr(config, name)
         if value is not None and value != default:
-            values = value if isinstance(value, tuple) else (value,)
+            values = value if isinstance(value, tuple) else () if value is True else (value,)
             words += [f"--{name.replace('_', '-')}", *map(str, values)]
     return " ".join(words)
 

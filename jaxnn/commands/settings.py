@@ -33,6 +33,16 @@ def choose_threads(multiplications: int) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def spread_over_cores() -> None:
+    """Two cores are two devices for JAX, of one thread each, unless the environment says otherwise.
+
+    For networks whose steps are many operations, each too small to share: see jaxnn/spread.py.
+    """
+    if "NPROC" not in os.environ and (os.cpu_count() or 1) > 1:
+        os.environ["NPROC"] = "1"
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+
+
 def reparsed(command: Any, argv: Sequence[str], default: TrainConfig) -> Any:
     """The settings of a command (its class), changed by the flags that were really given.
 

@@ -75,6 +75,11 @@ class Swept(TrainConfig):
                 f"--own-shuffles and --shuffle-seed {self.shuffle_seed} exclude each other: "
                 "leave one out"
             )
+        if self.half:
+            raise ConfigError(
+                "--half is for one network: leave it out of a sweep, and train its best setting "
+                "with it"
+            )
         counts = {name: len(values) or 1 for name, values in tried.items()} | {"seeds": self.seeds}
         networks = math.prod(counts.values())
         if networks > MOST:
@@ -161,10 +166,11 @@ class Sweep:
 
         if not self.no_cache:
             compile_cache.enable()
-        from jaxnn import ensemble
+        from jaxnn import ensemble, teacher
         from jaxnn.commands import sweep_results
         from jaxnn.commands.run_folder import filled
 
+        swept = dataclasses.replace(swept, teacher_checksum=teacher.checksum(swept))
         dataset = datasets.load(self.data)
         configs = swept.configs(len(dataset.train_images))
         ensemble.check_all(configs, dataset)

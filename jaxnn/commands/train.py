@@ -15,6 +15,7 @@ from jaxnn.commands.settings import (
     choose_threads,
     largest_product,
     reparsed,
+    spread_over_cores,
 )
 from jaxnn.config import TrainConfig
 from jaxnn.errors import ConfigError, DataError, RunError
@@ -85,11 +86,13 @@ class Train:
             config = reparsed(Train, argv, STARTS[config.family])
         if config.family == "mlp":
             choose_threads(largest_product(config))
+        else:
+            spread_over_cores()
         from jaxnn import compile_cache
 
         if not self.no_cache:
             compile_cache.enable()
-        from jaxnn import train
+        from jaxnn import teacher, train
         from jaxnn.commands import training_data
         from jaxnn.commands.run_folder import RunFolder, new_folder
         from jaxnn.commands.tensorboard import EventLog
@@ -100,6 +103,7 @@ class Train:
                 f"{self.out} holds a run: go on with it by --resume, start anew by --overwrite, "
                 "or name another --out"
             )
+        config = dataclasses.replace(config, teacher_checksum=teacher.checksum(config))
         if self.task == "speech":
             source = training_data.spoken(self.data, config, self.speaker, self.copies)
         else:
@@ -179,11 +183,13 @@ class Train:
         reports: "list[EpochReport]",
     ) -> None:
         """Measures the best network on the test images, writes it down and says so."""
-        from jaxnn import metrics, models, train
+        from jaxnn import arrays, metrics, models, train
         from jaxnn.commands.run_folder import trust_of
         from jaxnn.commands.training_data import apart_text, measured_apart
 
         model = models.build(train.spec_of(config))
+        if config.half:  # what is measured is what the file will hold
+            state = state._replace(best_params=arrays.widened(arrays.halved(state.best_params)))
         result = metrics.evaluate(
             state.best_params, source.test_images, source.test_labels, model=model
         )
