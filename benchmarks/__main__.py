@@ -30,8 +30,10 @@ QUESTIONS = {
     "growth": Question("benchmarks.growth", short=False),
     "families": Question("benchmarks.families", short=False),
     "lstm_epoch": Question("benchmarks.lstm_epoch", short=False),
+    "growth_families": Question("benchmarks.growth_families", short=False),
     "gpu": Question("benchmarks.gpu", short=False),
     "serving": Question("benchmarks.serving", short=False),
+    "serving_families": Question("benchmarks.serving_families", short=False),
     "pictures": Question("benchmarks.pictures", short=False),
     "rejection": Question("benchmarks.rejection", short=False),
 }

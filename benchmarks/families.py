@@ -21,7 +21,7 @@ from benchmarks.epoch import digits
 from benchmarks.report import markdown
 from benchmarks.timing import Contestant, Outcome
 
-OURS = "jaxnn, 2 threads"
+OURS = "jaxnn"  # two cores as two devices, as `jaxnn train` has them
 THREADS = (1, 2)
 REPEATS = {True: 5, False: 15}  # quick or not
 BUDGET = {True: 20.0, False: 90.0}  # seconds a contestant may use up, beyond two repeats
@@ -47,13 +47,18 @@ def config(optimizer: str = "adam") -> Any:
     return replace(STARTS["cnn"], optimizer=optimizer, learning_rate=rate, schedule="constant")
 
 
-def ours(optimizer: str, gradient: str = "backprop") -> Callable[[], list[np.ndarray]]:
+def ours(
+    optimizer: str, gradient: str = "backprop", devices: int = 1
+) -> Callable[[], list[np.ndarray]]:
     """An epoch by jaxnn, as `train.fit` runs it."""
     from dataclasses import replace
 
     import jax
 
+    if devices > 1:
+        jax.config.update("jax_num_cpu_devices", devices)  # as JAX_NUM_CPU_DEVICES does
     from jaxnn import epoch, train
+    from jaxnn.spread import everywhere
 
     settings = replace(config(optimizer), gradient=gradient)
     train_epoch = epoch.program(settings, EXAMPLES // settings.batch_size)
@@ -62,7 +67,7 @@ def ours(optimizer: str, gradient: str = "backprop") -> Callable[[], list[np.nda
     key = epoch.changes_key(settings, 0)
 
     def run() -> list[np.ndarray]:
-        carry = jax.tree.map(jax.numpy.array, (state.params, state.opt_state))
+        carry = everywhere(jax.tree.map(jax.numpy.array, (state.params, state.opt_state)))
         order = epoch.shuffled_batches(0, 0, EXAMPLES, settings.batch_size)
         carry, cost = train_epoch(carry, images, labels, order, key)
         float(cost)  # waits for the epoch
@@ -96,23 +101,21 @@ def in_torch(
 
     def run() -> list[np.ndarray]:
         layers: list[Any] = []
+        maps = 0  # that come out of the layer before, where it has any
         for weights, biases in begin.params:
             if weights.ndim == 4:  # [F, K, K, C] -> [F, C, K, K]
                 layer: Any = torch.nn.Conv2d(weights.shape[3], len(biases), weights.shape[1])
                 values = weights.transpose(0, 3, 1, 2)
-            else:  # what it sees comes maps first here
-                maps = begin.params[-2][0].shape[0]
-                side = int((weights.shape[1] / maps) ** 0.5)
+                layers += [layer, torch.nn.MaxPool2d(2), torch.nn.ReLU()]
+            else:
                 layer = torch.nn.Linear(weights.shape[1], len(biases))
-                values = weights.reshape(-1, side, side, maps).transpose(0, 3, 1, 2)
-                values = values.reshape(weights.shape)
+                values = turned(weights, maps, first=True)
+                layers += [torch.nn.Flatten()] * (maps > 0) + [layer, torch.nn.ReLU()]
+            maps = len(biases) if weights.ndim == 4 else 0
             with torch.no_grad():
                 layer.weight.copy_(torch.from_numpy(np.ascontiguousarray(values)))
                 layer.bias.copy_(torch.from_numpy(biases))
-            if weights.ndim == 4:
-                layers += [layer, torch.nn.MaxPool2d(2), torch.nn.ReLU()]
-            else:
-                layers += [torch.nn.Flatten(), layer]
+        layers.pop()  # the last layer's outputs go to the cost
         network = torch.nn.Sequential(*layers).to(memory_format=layout)
         kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[optimizer]
         steps = kind(network.parameters(), lr=config(optimizer).learning_rate)
@@ -123,29 +126,35 @@ def in_torch(
             steps.zero_grad()
             cost.backward()
             steps.step()
-        found = []
-        for (weights, _), layer in zip(
-            begin.params, [one for one in network if hasattr(one, "weight")], strict=True
-        ):
+        found, maps = [], 0
+        for layer in (one for one in network if hasattr(one, "weight")):
             values = layer.weight.detach().numpy()
-            if weights.ndim == 4:
-                values = values.transpose(0, 2, 3, 1)
-            else:
-                maps = begin.params[-2][0].shape[0]
-                side = int((weights.shape[1] / maps) ** 0.5)
-                values = values.reshape(-1, maps, side, side).transpose(0, 2, 3, 1)
-                values = values.reshape(weights.shape)
+            values = values.transpose(0, 2, 3, 1) if values.ndim == 4 else turned(values, maps)
+            maps = len(values) if values.ndim == 4 else 0
             found += [np.ascontiguousarray(values), layer.bias.detach().numpy()]
         return found
 
     return run
 
 
+def turned(weights: np.ndarray, maps: int, first: bool = False) -> np.ndarray:
+    """Weights [n, places * maps], maps last, with maps first, or back; as they are for 0 maps."""
+    if not maps:
+        return weights
+    whole = (
+        weights.reshape(len(weights), -1, maps)
+        if first
+        else weights.reshape(len(weights), maps, -1)
+    )
+    return whole.transpose(0, 2, 1).reshape(weights.shape)
+
+
 def contestants(optimizer: str = "adam") -> dict[str, Contestant]:
     """Everyone, by name."""
-    found = {
-        f"jaxnn, {_threads(n)}": Contestant(partial(ours, optimizer), n, "jaxnn") for n in THREADS
-    }
+    on_both = partial(ours, optimizer, devices=2)
+    found = {OURS: Contestant(on_both, 1, "jaxnn on two devices")}
+    for n in THREADS:
+        found[f"jaxnn, {_threads(n)}"] = Contestant(partial(ours, optimizer), n, "jaxnn")
     by_autodiff = partial(ours, optimizer, "autodiff")
     found["jaxnn, jax.grad, 2 threads"] = Contestant(by_autodiff, 2, "jaxnn")
     if importlib.util.find_spec("torch"):

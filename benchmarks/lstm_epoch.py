@@ -101,6 +101,14 @@ def in_torch(setting: Setting, start: Start) -> Callable[[], list[np.ndarray]]:
     return run
 
 
+def on_devices(setting: Setting, count: int) -> Callable[[], list[np.ndarray]]:
+    """Ours on a processor that JAX looks at as several devices, each with a part of every batch."""
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", count)  # as JAX_NUM_CPU_DEVICES does
+    return ours(setting, "backprop")
+
+
 def contestants(setting: Setting) -> dict[str, Contestant]:
     """Both gradients of ours, and PyTorch, each with one thread and with two."""
     begin = start(setting)
@@ -113,6 +121,8 @@ def contestants(setting: Setting) -> dict[str, Contestant]:
             found[f"PyTorch, {threads}"] = Contestant(peer, n, "PyTorch")
     autodiff = partial(ours, setting, "autodiff")
     found["jaxnn by jax.grad, 2 threads"] = Contestant(autodiff, 2, "jaxnn")
+    halves = partial(on_devices, setting, max(THREADS))
+    found[f"{OURS}, 2 devices of 1 thread"] = Contestant(halves, 1, "jaxnn on devices")
     return found
 
 

@@ -20,7 +20,6 @@ JAXNN_BENCH_ONNX and JAXNN_BENCH_MLSERVER, or is installed under build/ on first
 import argparse
 import shlex
 import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +27,7 @@ from benchmarks import report
 from benchmarks.load import asked, contestants, generator, messages, turns
 from benchmarks.load.asked import Asked
 from benchmarks.load.contestants import PEERS, Contestant, Missing
-from benchmarks.load.turns import Row, Turn
+from benchmarks.load.turns import Row
 from benchmarks.report import markdown
 
 ECHO, ECHO_KEPT = "echo", "echo, memory kept"
@@ -64,34 +63,21 @@ def run(quick: bool, settings: Settings | None = None) -> dict[str, Any]:
         generator.program()
     except generator.Unavailable as error:
         return {"left_out": str(error)}
-    seen: dict[tuple[Row, str], list[Turn]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         network = asked.store(folder / "network.npz")
         counts = sorted({row.images for row in settings.rows})
         questions = {api: asked.written(api, counts, network, folder) for api in messages.METHODS}
         entered, absent = entries(settings, questions[settings.api], folder)
-        for number in range(settings.rounds):
-            with ExitStack() as stack:
-                servers = {}
-                for one in entered:
-                    server = stack.enter_context(
-                        contestants.started(one, folder / f"{one.name}.log")
-                    )
-                    asked.check(one.name, server.target, one.api, questions[one.api])
-                    servers[one.name] = server
-                first = number % len(entered)  # not the same one in each round
-                for row in settings.rows:
-                    for one in (*entered[first:], *entered[:first]):
-                        turn = turns.take(
-                            row,
-                            servers[one.name],
-                            one.api,
-                            questions[one.api][row.images],
-                            settings.processes,
-                            settings.seconds,
-                        )
-                        seen.setdefault((row, one.name), []).append(turn)
+        seen = turns.rounds(
+            entered,
+            settings.rows,
+            questions,
+            folder,
+            number=settings.rounds,
+            seconds=settings.seconds,
+            processes=settings.processes,
+        )
     return {
         "api": settings.api,
         "processes": settings.processes,

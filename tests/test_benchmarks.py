@@ -257,5 +257,6 @@ def test_the_driver_asks_the_short_set_and_publishes_what_is_asked(
 def test_what_takes_long_is_not_in_the_short_set() -> None:
     longer = {name for name, question in driver.QUESTIONS.items() if not question.short}
     assert longer == {
-        *("families", "growth", "gpu", "lstm_epoch", "pictures", "rejection", "serving")
+        *("families", "growth", "growth_families", "gpu", "lstm_epoch", "pictures", "rejection"),
+        *("serving", "serving_families"),
     }

@@ -22,14 +22,15 @@ METHODS = {
 }
 MODEL, INPUT, LABELS = "digits", "images", "labels"  # names in V2
 OUTPUTS = (LABELS, "scores", "confidence")
+PIXELS, FEATURES = 1, 9  # fields of ClassifyRequest: images, and speech
 _SKIP_REJECTION = bytes([7 << 3, 1])  # ClassifyRequest.skip_rejection = true
 _RAW = {"UINT8": "<u1", "INT32": "<i4", "UINT32": "<u4", "INT64": "<i8", "UINT64": "<u8"}
 
 
-def request(api: str, images: np.ndarray) -> bytes:
-    """The request with images uint8 [N, 784], raw."""
+def request(api: str, images: np.ndarray, at: int = PIXELS) -> bytes:
+    """The request with images uint8 [N, 784], raw; or in V1 with rows of another field."""
     if api in (V1, WHOLE[V1]):
-        pixels = field(1, images.tobytes())  # ClassifyRequest.pixels
+        pixels = field(at, images.tobytes())
         return pixels + _SKIP_REJECTION if api == V1 else pixels
     if api in (V2, WHOLE[V2]):
         datatype, shape, raw = b"UINT8", images.shape, images.tobytes()

@@ -1,12 +1,15 @@
 """A server's turn at a row of the table: a closed loop, then requests at half its rate."""
 
 import statistics
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import timing
-from benchmarks.load import contestants, generator, messages
+from benchmarks.load import asked, contestants, generator, messages
 from benchmarks.load.asked import Asked
-from benchmarks.load.contestants import Running
+from benchmarks.load.contestants import Contestant, Running
 from benchmarks.load.generator import Load, Plan
 
 WARMUP = 0.4  # seconds
@@ -30,6 +33,48 @@ class Turn(NamedTuple):
     closed: Load
     half: Load  # at half the rate of the closed loop
     cpu_us: float  # the server's processor time for a call of the closed loop
+
+
+def rounds(
+    entered: Sequence[Contestant],
+    rows: Sequence[Row],
+    questions: Mapping[str, dict[int, Asked]],
+    folder: Path,
+    *,
+    number: int,
+    seconds: float,
+    processes: int = 1,
+) -> dict[tuple[Row, str], list[Turn]]:
+    """In each round all servers are started and checked, and take turns at each row.
+
+    Args:
+      entered: the servers.
+      rows: what is measured.
+      questions: by API, then by the images in a request.
+      folder: where the servers' output goes.
+      number: of rounds.
+      seconds: of each measurement.
+      processes: of each server.
+
+    Returns:
+      What was seen, by row and name, a turn for each round.
+    """
+    seen: dict[tuple[Row, str], list[Turn]] = {}
+    for turn in range(number):
+        with ExitStack() as stack:
+            servers = {}
+            for one in entered:
+                log = folder / f"{one.name}.log"
+                server = stack.enter_context(contestants.started(one, log))
+                asked.check(one.name, server.target, one.api, questions[one.api])
+                servers[one.name] = server
+            first = turn % len(entered)  # not the same one in each round
+            for row in rows:
+                for one in (*entered[first:], *entered[:first]):
+                    given = questions[one.api][row.images]
+                    taken = take(row, servers[one.name], one.api, given, processes, seconds)
+                    seen.setdefault((row, one.name), []).append(taken)
+    return seen
 
 
 def take(row: Row, server: Running, api: str, given: Asked, processes: int, seconds: float) -> Turn:
