@@ -90,6 +90,7 @@ def ours(setting: Any, gradient: str = "autodiff") -> Callable[[], list[np.ndarr
     import jax
 
     from jaxnn import epoch, train
+    from jaxnn.spread import everywhere
 
     config = setting.config(gradient)
     train_epoch = epoch.program(config, setting.examples // setting.batch_size)
@@ -98,7 +99,8 @@ def ours(setting: Any, gradient: str = "autodiff") -> Callable[[], list[np.ndarr
     key = epoch.changes_key(config, 0)
 
     def run() -> list[np.ndarray]:
-        carry = jax.tree.map(jax.numpy.array, (state.params, state.opt_state))
+        copies = jax.tree.map(jax.numpy.array, (state.params, state.opt_state))
+        carry = everywhere(copies, config.devices)
         order = epoch.shuffled_batches(0, 0, setting.examples, setting.batch_size)
         carry, cost = train_epoch(carry, images, labels, order, key)
         float(cost)  # waits for the epoch

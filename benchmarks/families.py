@@ -60,14 +60,14 @@ def ours(
     from jaxnn import epoch, train
     from jaxnn.spread import everywhere
 
-    settings = replace(config(optimizer), gradient=gradient)
+    settings = replace(config(optimizer), gradient=gradient, devices=devices)
     train_epoch = epoch.program(settings, EXAMPLES // settings.batch_size)
     state = train.initial_state(settings, EXAMPLES)
     images, labels = jax.device_put(digits(EXAMPLES))
     key = epoch.changes_key(settings, 0)
 
     def run() -> list[np.ndarray]:
-        carry = everywhere(jax.tree.map(jax.numpy.array, (state.params, state.opt_state)))
+        carry = everywhere(jax.tree.map(jax.numpy.array, (state.params, state.opt_state)), devices)
         order = epoch.shuffled_batches(0, 0, EXAMPLES, settings.batch_size)
         carry, cost = train_epoch(carry, images, labels, order, key)
         float(cost)  # waits for the epoch

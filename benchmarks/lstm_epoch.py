@@ -38,11 +38,13 @@ class Setting(NamedTuple):
     batch_size: int = 100
     learning_rate: float = 0.1
     examples: int = 60_000
+    devices: int = 0
 
     def config(self, gradient: Any) -> TrainConfig:
         """The same for jaxnn."""
         return TrainConfig(
             family="lstm",
+            devices=self.devices,
             architecture="rows",
             sizes=(784, self.hidden, 10),
             activation="tanh",
@@ -106,7 +108,7 @@ def on_devices(setting: Setting, count: int) -> Callable[[], list[np.ndarray]]:
     import jax
 
     jax.config.update("jax_num_cpu_devices", count)  # as JAX_NUM_CPU_DEVICES does
-    return ours(setting, "backprop")
+    return ours(setting._replace(devices=count), "backprop")
 
 
 def contestants(setting: Setting) -> dict[str, Contestant]:

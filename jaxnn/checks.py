@@ -44,6 +44,7 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         "seed": (0, 2**32 - 1),
         "shuffle_seed": (0, 2**32 - 1),
         "l2": (0, None),
+        "devices": (0, config.batch_size),
         "teacher_weight": (0, 1),
     }
     for name, (least, most) in ranges.items():
@@ -53,6 +54,11 @@ def check_settings(config: TrainConfig, images: int, pixels: int, largest: int) 
         if not value >= least or (most is not None and value > most):
             limit = f"{least} or more" if most is None else f"{least} to {most}"
             raise ConfigError(f"{name} is {value}, expected {limit} with {images} images")
+    if config.devices > 1 and config.batch_size % config.devices:
+        raise ConfigError(
+            f"devices is {config.devices}, and batch_size {config.batch_size} no multiple of it: "
+            "each device takes an equal part"
+        )
     if config.momentum is not None and not 0 <= config.momentum < 1:
         raise ConfigError(f"momentum is {config.momentum}, expected 0 or more, and below 1")
     if not np.isfinite(config.l2):

@@ -65,6 +65,9 @@ class TrainConfig:
     image looks like."""
     teacher_checksum: str = ""
     """Refuse any teacher but the file with this SHA-256; a run writes down the one that it had."""
+    devices: int = 0
+    """Parts of a batch that are computed side by side, each on a device of its own; with 0 a cnn or
+    an lstm takes two cores as two devices."""
     half: bool = False
     """Keep 16 bits of each weight and bias of the trained network, for a file of half the size."""
     validation: int = 0

@@ -21,6 +21,7 @@ from jaxnn.config import TrainConfig
 from jaxnn.gradients import autodiff_gradient, batch_cost, batch_cost_and_gradient
 from jaxnn.models import Spec
 from jaxnn.optimizers import optimizer_of
+from jaxnn.spread import spread
 
 CHUNK = 20  # steps, at most, whose images are gathered at once
 
@@ -91,7 +92,7 @@ def train_step(config: TrainConfig, steps: int) -> Callable[..., tuple[Carry, Ar
     by_backprop = partial(batch_cost_and_gradient, **how)
     roads: dict[str, Callable[..., tuple[Array, Any]]]
     roads = {"autodiff": by_autodiff, "backprop": by_backprop}
-    cost_and_gradient = roads[config.gradient]
+    cost_and_gradient = spread(roads[config.gradient], config.devices)
 
     def step(carry: Carry, x: Array, y: Array, own: Own = Own()) -> tuple[Carry, Array]:  # noqa: B008
         params, opt_state = carry

@@ -19,7 +19,6 @@ from jaxnn import cnn, lstm, mlp
 from jaxnn.activations import activation as activation_named
 from jaxnn.costs import objective as objective_of
 from jaxnn.errors import ConfigError
-from jaxnn.spread import spread
 
 MAX_MEMBERS = 1024
 
@@ -93,7 +92,7 @@ def _explicit(family: Any, costs: dict[str, Any]) -> dict[str, Any]:
         "cost": cost,
         "backprop": partial(family.backprop, **costs),
         "batch_backprop": batch_backprop,
-        "batch_cost_and_backprop": spread(both),
+        "batch_cost_and_backprop": both,
     }
 
 

@@ -18,19 +18,22 @@ WHOLE, PART = PartitionSpec(), PartitionSpec("part")  # on each device: all of i
 Gradient = Callable[[Any, Array, Array], tuple[Array, Any]]
 
 
-def spread(cost_and_gradient: Gradient) -> Gradient:
-    """(params, x [B, n_in], y [B, n_out]) -> (mean cost, mean gradient), of all devices together.
+def spread(cost_and_gradient: Gradient, count: int) -> Gradient:
+    """(params, x [B, n_in], y [B, n_out]) -> (mean cost, mean gradient), of some devices together.
 
-    A batch that does not fall into equal parts is computed whole by each device.
+    Args:
+      cost_and_gradient: of a batch, on one device.
+      count: devices, or as many as there are; a batch that they cannot take equal parts of is
+        computed whole by each.
     """
 
     def over_all(params: Any, x: Array, y: Array) -> tuple[Array, Any]:
-        devices = jax.local_devices()
-        if len(devices) == 1 or len(x) % len(devices):
+        mesh = _mesh(count)
+        if mesh.size == 1 or len(x) % mesh.size:
             return cost_and_gradient(params, x, y)
         return jax.shard_map(
             mean,
-            mesh=_mesh(),
+            mesh=mesh,
             in_specs=(WHOLE, PART, PART),
             out_specs=WHOLE,
             check_vma=False,  # the scans begin with zeros that are everywhere the same
@@ -39,18 +42,18 @@ def spread(cost_and_gradient: Gradient) -> Gradient:
     def mean(params: Any, x: Array, y: Array) -> tuple[Array, Any]:
         return jax.lax.pmean(cost_and_gradient(params, x, y), "part")
 
-    return over_all
+    return over_all if count > 1 else cost_and_gradient
 
 
-def everywhere(tree: Any) -> Any:
+def everywhere(tree: Any, count: int) -> Any:
     """A tree's arrays on all devices: as they come back from a program that spreads its batches.
 
     A program that is first given them on one device is compiled once more for the second call.
     """
-    if len(jax.local_devices()) == 1:
+    if count < 2 or _mesh(count).size == 1:
         return tree
-    return jax.device_put(tree, NamedSharding(_mesh(), WHOLE))
+    return jax.device_put(tree, NamedSharding(_mesh(count), WHOLE))
 
 
-def _mesh() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), ("part",))
+def _mesh(count: int) -> Mesh:
+    return Mesh(np.array(jax.local_devices()[:count]), ("part",))

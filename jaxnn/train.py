@@ -81,8 +81,8 @@ def fit(
     steps = feed.examples // config.batch_size
     train_epoch = program(config, steps)
     state = state or initial_state(config, feed.examples)
-    # Copies: donated below.
-    carry = everywhere(jax.tree.map(jnp.array, (state.params, state.opt_state)))
+    copies = jax.tree.map(jnp.array, (state.params, state.opt_state))  # donated below
+    carry = everywhere(copies, config.devices)
 
     for epoch in range(state.epoch, config.epochs):
         started = time.perf_counter()

@@ -334,6 +334,7 @@ def test_json_to_standard_output_is_json_alone(
         (["--sizes", "784", "--hidden", "5"], "sizes are (784,): give --sizes three"),
         (["--own-shuffles", "--shuffle-seed", "3"], "--shuffle-seed 3 exclude each other"),
         (["--half"], "--half is for one network"),
+        (["--devices", "2"], "--devices is for one network"),
         (
             ["--seeds", "9000", "--hidden", "1,2,3,4", "--momentum", "0,0.1,0.2"],
             "108,000 networks (1 of learning_rate x 3 of momentum x 4 of hidden x 9,000 of seeds)",

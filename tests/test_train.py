@@ -235,6 +235,8 @@ def test_divergence_is_one_sentence(blobs: Dataset) -> None:
         ({"validation": 230, "batch_size": 100}, "validation is 230, expected 0 to 229"),
         ({"rotate": 181.0}, "rotate is 181"),
         ({"shear": 1.5}, "shear is 1.5"),
+        ({"devices": -1}, "devices is -1"),
+        ({"devices": 3, "batch_size": 10}, "devices is 3, and batch_size 10 no multiple of it"),
         ({"elastic": 14.0}, "elastic is 14"),
         ({"l2": -1.0}, "l2 is -1"),
         ({"l2": float("inf")}, "l2 is inf"),

@@ -33,14 +33,32 @@ def choose_threads(multiplications: int) -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def spread_over_cores() -> None:
-    """Two cores are two devices for JAX, of one thread each, unless the environment says otherwise.
+def devices_of(config: TrainConfig) -> int:
+    """How many devices take part: as `devices` says, or what suits the network and the machine.
 
-    For networks whose steps are many operations, each too small to share: see jaxnn/spread.py.
+    A cnn's or lstm's steps are many operations, each too small for two cores to share: see
+    jaxnn/spread.py. Where the environment says how JAX is to see the processor, that stands.
     """
-    if "NPROC" not in os.environ and (os.cpu_count() or 1) > 1:
-        os.environ["NPROC"] = "1"
-        os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+    said = {"NPROC", "JAX_NUM_CPU_DEVICES"} & os.environ.keys()
+    if config.devices or config.family == "mlp" or said or _host_devices_forced():
+        return config.devices
+    return 2 if _cores() > 1 and config.batch_size % 2 == 0 else 0
+
+
+def provide_devices(count: int) -> None:
+    """Lets JAX, not loaded yet, see the processor as that many devices, which share its cores."""
+    if count > 1 and not _host_devices_forced():
+        os.environ.setdefault("NPROC", str(max(1, _cores() // count)))
+        os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(count))
+
+
+def _host_devices_forced() -> bool:
+    return "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def reparsed(command: Any, argv: Sequence[str], default: TrainConfig) -> Any:
@@ -81,8 +99,9 @@ def check_resumed(folder: Path, record: Record, after: TrainConfig, stream: bool
       stream: whether the images are to be read in chunks.
     """
     before = record.config
+    free = {"epochs", "teacher"}  # a teacher may have moved: its checksum tells which one it is
     for name, value in dataclasses.asdict(before).items():
-        if name != "epochs" and getattr(after, name) != value:
+        if name not in free and getattr(after, name) != value:
             raise ConfigError(
                 f"the run in {folder} has {name} {json.dumps(value)}, not "
                 f"{json.dumps(getattr(after, name))}: only --epochs may change on --resume"

@@ -75,11 +75,12 @@ class Swept(TrainConfig):
                 f"--own-shuffles and --shuffle-seed {self.shuffle_seed} exclude each other: "
                 "leave one out"
             )
-        if self.half:
-            raise ConfigError(
-                "--half is for one network: leave it out of a sweep, and train its best setting "
-                "with it"
-            )
+        for name in ("half", "devices"):
+            if getattr(self, name):
+                raise ConfigError(
+                    f"--{name} is for one network: leave it out of a sweep, and train its best "
+                    "setting with it"
+                )
         counts = {name: len(values) or 1 for name, values in tried.items()} | {"seeds": self.seeds}
         networks = math.prod(counts.values())
         if networks > MOST:

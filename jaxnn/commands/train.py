@@ -13,9 +13,10 @@ from jaxnn.commands.settings import (
     check_resumed,
     check_targets,
     choose_threads,
+    devices_of,
     largest_product,
+    provide_devices,
     reparsed,
-    spread_over_cores,
 )
 from jaxnn.config import TrainConfig
 from jaxnn.errors import ConfigError, DataError, RunError
@@ -86,8 +87,9 @@ class Train:
             config = reparsed(Train, argv, STARTS[config.family])
         if config.family == "mlp":
             choose_threads(largest_product(config))
-        else:
-            spread_over_cores()
+        if not self.resume:  # goes on with as many: their sums are rounded otherwise
+            config = dataclasses.replace(config, devices=devices_of(config))
+        provide_devices(config.devices)
         from jaxnn import compile_cache
 
         if not self.no_cache:
