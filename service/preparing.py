@@ -42,8 +42,8 @@ def recordings(files: Sequence[bytes]) -> Unprepared:
     return Unprepared(files, sum(map(len, files)), "recording", recording_to_row)
 
 
-def sounds(given: Sequence[Sound]) -> Unprepared:
-    """Sounds of a word each, to be prepared.
+def sounds(given: Sequence[Sound], what: str = "sound") -> Unprepared:
+    """Sounds of a word each, to be prepared; `what` names one in errors.
 
     Raises:
       InvalidRequest: a rate that no sound has.
@@ -52,10 +52,10 @@ def sounds(given: Sequence[Sound]) -> Unprepared:
     for index, (_, rate, _) in enumerate(given):
         if not low <= rate <= high:
             raise InvalidRequest(
-                f"sound {index} has {rate} samples a second, expected {low} to {high}: set its "
+                f"{what} {index} has {rate} samples a second, expected {low} to {high}: set its "
                 "sample_rate"
             )
-    return Unprepared(given, sum(one.samples.nbytes for one in given), "sound", sound_to_row)
+    return Unprepared(given, sum(one.samples.nbytes for one in given), what, sound_to_row)
 
 
 def encoded_to_image(blob: bytes, what: str) -> np.ndarray:

@@ -107,7 +107,7 @@ def _count(tensor: Tensor, known: Input) -> int:
         found = f"[{', '.join(map(str, shape))}{more}]"
         raise InvalidRequest(f"input {tensor.name} has the shape {found}, expected {known.told()}")
     if shape[0] < 1:
-        raise InvalidRequest(f"input {tensor.name} has the shape {shape}: send one image or more")
+        raise InvalidRequest(f"input {tensor.name} has the shape {shape}: send one row or more")
     return shape[0]
 
 
@@ -147,7 +147,7 @@ def _features(sent: _Sent, count: int) -> np.ndarray:
 def _audio(sent: _Sent, count: int) -> Unprepared:
     rate = whole(sent.parameters, SAMPLE_RATE, 2**31 - 1) or preparing.RATE
     clips = data(sent.tensor, sent.raw, count * sent.tensor.shape[1]).reshape(count, -1)
-    return preparing.sounds([Sound(clip, rate, padded=True) for clip in clips])
+    return preparing.sounds([Sound(clip, rate, padded=True) for clip in clips], "audio")
 
 
 def _recordings(sent: _Sent, count: int) -> Unprepared:

@@ -232,8 +232,9 @@ def test_a_bench_asks_for_words_where_the_model_hears() -> None:
             first = await questions.of_v1(line, questions.Wanted(rows=7))
             shape = questions.Wanted(rows=7, shape=(18, 40))
             second = await questions.of_v2(line, shape)
+            third = await questions.of_v2(line, questions.Wanted(rows=7))  # as the metadata say
             with pytest.raises(ConfigError, match="give the shape of one image"):
-                await questions.of_v2(line, questions.Wanted())
+                await questions.of_v2(line, questions.Wanted(input="audio"))
         sent = [digits_pb2.ClassifyRequest.FromString(data) for data in first.requests]
         lengths = [
             lengths_of(np.frombuffer(one.features, "u1").reshape(7, 1600), 40) for one in sent
@@ -241,6 +242,8 @@ def test_a_bench_asks_for_words_where_the_model_hears() -> None:
         assert 10 <= np.min(lengths) < 14 and 20 < np.max(lengths) <= 25
         (raw,) = pb.ModelInferRequest.FromString(second.requests[0]).raw_input_contents
         assert len(raw) == 7 * 18 * 40 and min(raw) == 1
+        (tensor,) = pb.ModelInferRequest.FromString(third.requests[0]).inputs
+        assert (tensor.name, list(tensor.shape)) == ("features", [7, questions.STEPS, 40])
 
     serve_async(stub_model(**SPEC._asdict()), scenario)
 
@@ -286,6 +289,9 @@ WRONG_V2 = {
     "words for pictures": (inputs.IMAGES, v2("audio", "FP32", (1, 1), bytes(4)),
                            r"input is 'audio' of datatype 'FP32', but the model takes images: send "
                            r"images \(UINT8 or FP32, "),
+    "no features": (SPEECH, v2("features", "UINT8", (0, 9, 40), b""), "send one row or more"),
+    "no audio": (SPEECH, v2("audio", "FP32", (0, 9), b""), r"\[0, 9\]: send one row or more"),
+    "no recordings": (SPEECH, v2("recordings", "BYTES", (0,), b""), "send one row or more"),
     "bands": (SPEECH, v2("features", "UINT8", (1, 40, 39), b""), r"shape \[1, 40, 39\], expected"),
     "no steps": (SPEECH, v2("features", "UINT8", (1, 0, 40), b""), "has the shape"),
     "many steps": (SPEECH, v2("features", "UINT8", (1, 41, 40), b""), "has 41 steps, expected 1 t"),
@@ -298,7 +304,7 @@ WRONG_V2 = {
     "loud": (SPEECH, typed("audio", "INT16", (1, 1), int_contents=[2**15]),
              "int_contents holds 32768, expected -32768 to 32767 for INT16"),
     "a rate of few": (SPEECH, v2("audio", "FP32", (1, 1), bytes(4), sample_rate=7),
-                      "7 samples a second, expected 4000 to 384000: set its sample_rate"),
+                      "audio 0 has 7 samples a second, expected 4000 to 384000: set its sa"),
     "a rate below": (SPEECH, v2("audio", "FP32", (1, 1), bytes(4), sample_rate=-7), "rate is -7"),
 }  # fmt: skip
 
@@ -360,6 +366,8 @@ BOMBS = {
     "numbers that are none": wav_file(np.full(999, np.nan, np.float32)),
     "numbers too large": wav_file(np.full(999, np.inf, np.float32)),
     "a compressed form": declared(20, "<H", 17),
+    "channels of a sum without end": wav_file(np.full((800, 2), 1.7e308)),
+    "nothing but chunks": FILES[0][:36] + 10**5 * (b"data" + bytes([2, 0, 0, 0, 1, 1])),
 }
 
 
@@ -370,8 +378,15 @@ def test_files_that_lie_are_refused_or_heard(name: str) -> None:
     except InvalidRequest as error:
         assert str(error).startswith("recording 3 ") and len(str(error)) < 300
     else:
-        assert name in ("thousands of channels", "sizes without end", "no bits")
+        heard = ("thousands of channels", "sizes without end", "no bits")
+        assert name in (*heard, "channels of a sum without end")
         assert row.shape == (1600,) and row.dtype == np.uint8
+
+
+def test_errors_name_the_input_that_was_sent() -> None:
+    clip = v2("audio", "FP32", (1, 9), np.full(9, np.nan, "<f4").tobytes())
+    assert tensors.inputs(clip, clip.raw_input_contents, 8, SPEECH).what == "audio"
+    assert preparing.sounds([]).what == "sound"
 
 
 def test_sounds_are_heard_as_files_are() -> None:

@@ -2,13 +2,16 @@
 
 import io
 import struct
+import time
 import tracemalloc
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.io import wavfile
+from scipy.signal import resample_poly
 
 from jaxnn.data import wav
 from jaxnn.errors import DataError
@@ -95,6 +98,42 @@ def test_loud_floats_are_brought_to_full_scale():
     np.testing.assert_allclose(found, TONE / np.abs(TONE).max(), atol=1e-6)
 
 
+def test_the_mean_of_channels_as_loud_as_can_be_is_a_number():
+    found = wav.decode(written(np.full((800, 2), 1.7e308)), "a")
+    np.testing.assert_allclose(found, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("rate", [6000, 11_025, 16_000, 22_050, 44_100, 48_000])
+def test_a_filter_that_is_kept_gives_what_a_new_one_does(rate):
+    sound = np.random.default_rng(1).normal(size=3000).astype(np.float32)
+    ratio = Fraction(8000, rate)
+    expected = resample_poly(sound, ratio.numerator, ratio.denominator)
+    wav._filter.cache_clear()
+    for _ in range(2):  # SciPy changes a copy only
+        assert np.array_equal(wav.resampled(sound, rate), expected)
+    assert wav._filter.cache_info()[:2] == (1, 1)
+
+
+@pytest.mark.parametrize("rate", [7993, 7351, 44_101])
+def test_an_odd_rate_needs_no_long_filter_and_a_thousand_sounds_need_one(rate):
+    sound = np.zeros(1, np.float32)
+    wav._filter.cache_clear()
+    for _ in range(1000):
+        wav.resampled(sound, rate)
+    assert time.process_time() - start < 0.6  # 0.1 s; 1.5 s with a filter for each
+    assert wav._filter.cache_info().misses <= 1
+    ratio = Fraction(8000, rate).limit_denominator(wav._FINEST)
+    assert max(ratio.as_integer_ratio()) < 1000
+    assert abs(float(ratio) * rate / 8000 - 1) < 0.0012
+
+
+def test_sounds_whose_rates_take_turns_need_no_more_filters_than_there_are_rates():
+    wav._filter.cache_clear()
+    for rate in 2 * list(range(11_000, 11_100)):
+        wav.resampled(np.zeros(1, np.float32), rate)
+    assert 50 < wav._filter.cache_info().misses <= 100
+
+
 def test_what_is_encoded_comes_back():
     np.testing.assert_allclose(wav.decode(wav.encode(TONE), "a"), TONE, atol=1 / 2**14)
     assert np.abs(wav.decode(wav.encode(np.array([-9.0, 9.0])), "a")).max() <= 1
@@ -119,6 +158,15 @@ REFUSED = {
 }
 
 
+EMPTY = {kind: kind + struct.pack("<I", 2) + b"ab" for kind in (b"data", b"abcd")}
+FORMAT = GOOD[12:36]
+REFUSED |= {
+    "two formats": (riff(b"ab", before=FORMAT), "damaged.*two chunks named 'fmt'"),
+    "two sounds": (GOOD[:36] + EMPTY[b"data"] + GOOD[36:], "damaged.*two chunks named 'data'"),
+    "a thousand chunks": (riff(b"ab", before=1000 * EMPTY[b"abcd"]), "damaged.*over 100 chunks"),
+}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_used_is_told_in_a_sentence(name):
     blob, sentence = REFUSED[name]
@@ -136,6 +184,36 @@ def test_a_header_is_not_believed():
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("chunk", [*EMPTY.values(), FORMAT], ids=["data", "other", "fmt"])
+@pytest.mark.parametrize("kind", [b"RIFF", b"RIFX", b"RF64"])
+def test_a_file_of_nothing_but_chunks_is_given_up_at_once(chunk, kind):
+    order = ">" if kind == b"RIFX" else "<"
+    size, about = struct.pack(order + "I", 2**24), FORMAT
+    if kind == b"RIFX":
+        chunk = chunk[:4] + chunk[4:8][::-1] + chunk[8:]
+        chunk = _swapped(chunk) if chunk[:4] == b"fmt " else chunk
+        about = _swapped(FORMAT[:4] + FORMAT[4:8][::-1] + FORMAT[8:])
+    head = kind + size + b"WAVE"
+    if kind == b"RF64":
+        head += b"ds64" + struct.pack("<IQQQI", 28, 2**24, 2, 1, 0)
+    blob = head + about + 2**21 // len(chunk) * chunk
+    with pytest.raises(DataError, match=r"over 100 chunks|two chunks named"):
+        wav.decode(blob, "a")
+
+
+def _swapped(chunk):
+    """A chunk of the format, its numbers the other way round."""
+    return chunk[:8] + struct.pack(">HHIIHH", *struct.unpack("<HHIIHH", chunk[8:]))
+
+
+def test_a_recording_may_have_the_chunks_of_recorders():
+    before = b"".join(
+        name + struct.pack("<I", 3) + b"abc\0" for name in (b"LIST", b"bext", b"JUNK")
+    )
+    many = riff(GOOD[44:], before=30 * before)
+    assert np.array_equal(wav.decode(many, "a"), wav.decode(GOOD, "a"))
 
 
 @given(st.data())

@@ -7,18 +7,24 @@ it makes of damaged files, a zero among the sizes for one, is turned into one se
 import io
 import struct
 import warnings
+from collections import Counter
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 from scipy.io import wavfile
-from scipy.signal import resample_poly
+from scipy.signal import firwin, resample_poly
 
 from jaxnn.errors import DataError
 
 RATE = 8000  # samples a second: a telephone's, and that of the Free Spoken Digit Dataset
 RATES = (4000, 384_000)  # of a file, lowest and highest
 MAX_SECONDS = 600.0
-_FINEST = 1000  # the resampling filter grows with the fraction between two rates
+MAX_CHUNKS = 100  # of a file; those of recorders have fewer than ten
+# The resampling filter grows with the fraction between two rates; 441 is what 11,025, 22,050 and
+# 44,100 samples a second need.
+_FINEST = 441
+_READS = 3  # of SciPy for a chunk: its name, its size and what is in it
 
 
 def decode(blob: bytes, what: str, max_seconds: float = MAX_SECONDS) -> np.ndarray:
@@ -55,13 +61,13 @@ def decode(blob: bytes, what: str, max_seconds: float = MAX_SECONDS) -> np.ndarr
 def resampled(samples: np.ndarray, rate: int) -> np.ndarray:
     """Sound float32 [n] of some rate, brought to `RATE` behind a filter against aliasing.
 
-    The ratio is rounded to a fraction of numbers up to 1,000 or so: not at all for usual rates,
-    by less than a thousandth of itself for others.
+    The ratio is rounded to a fraction over 441 at most: not at all for usual rates, by not much
+    more than a thousandth of itself for others.
     """
-    if rate == RATE:
+    up, down = Fraction(RATE, rate).limit_denominator(_FINEST).as_integer_ratio()
+    if up == down:
         return samples
-    ratio = Fraction(RATE, rate).limit_denominator(_FINEST)
-    return resample_poly(samples, ratio.numerator, ratio.denominator).astype(np.float32)
+    return resample_poly(samples, up, down, window=_filter(max(up, down))).astype(np.float32)
 
 
 def encode(samples: np.ndarray, rate: int = RATE) -> bytes:
@@ -78,7 +84,7 @@ def _read(blob: bytes, what: str) -> tuple[int, np.ndarray]:
     try:
         with warnings.catch_warnings():  # about chunks that hold no sound
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
-            return wavfile.read(io.BytesIO(blob))
+            return wavfile.read(_Chunks(blob))
     # In turn: sizes that do not fit, a format unknown to it, a size of 0, an end within a number,
     # and no sound at all, where it returns a variable that was never set.
     except (ValueError, TypeError, ArithmeticError, struct.error, UnboundLocalError) as error:
@@ -89,6 +95,44 @@ def _read(blob: bytes, what: str) -> tuple[int, np.ndarray]:
         ) from None
 
 
+class _Chunks(io.BytesIO):
+    """A file of which no more than `MAX_CHUNKS` chunks are read, and one each of format and sound.
+
+    Counted while SciPy reads, as it takes the time: a walk of our own over the chunks could be led
+    another way than its walk.
+    """
+
+    def __init__(self, blob: bytes) -> None:
+        super().__init__(blob)
+        self._reads, self._names = 0, Counter[bytes]()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        self._reads += 1
+        if self._reads > _READS * MAX_CHUNKS:
+            raise ValueError(f"it has over {MAX_CHUNKS} chunks")
+        if found in (b"fmt ", b"data"):
+            self._names[found] += 1
+            if self._names[found] > 1:
+                raise ValueError(f"it has two chunks named {found.decode().strip()!r}")
+        return found
+
+
+@cache
+def _filter(longer: int) -> np.ndarray:
+    """The filter that `resample_poly` would design anew for each sound: float32 [20 longer + 1].
+
+    All are kept: the rates there are need 785 of them, of 25 MB; each takes a millisecond or so,
+    and a request may hold thousands of sounds whose rates take turns.
+
+    Args:
+      longer: the larger number of the fraction between the rates.
+    """
+    taps = firwin(20 * longer + 1, 1 / longer, window=("kaiser", 5.0)).astype(np.float32)
+    taps.setflags(write=False)
+    return taps
+
+
 def _mono(samples: np.ndarray, what: str) -> np.ndarray:
     """float32 [n], -1 to 1: the mean of the channels."""
     if samples.dtype.kind == "f":
@@ -97,7 +141,8 @@ def _mono(samples: np.ndarray, what: str) -> np.ndarray:
             raise DataError(
                 f"{what} holds numbers that are infinite or none at all: record it again"
             )
-        zero, scale = 0.0, max(peak, 1.0)
+        samples = samples / max(peak, 1.0)  # before the mean: its sum could be too large a number
+        zero, scale = 0.0, 1.0
     else:
         bits = 8 * samples.dtype.itemsize
         zero, scale = (128.0 if samples.dtype.kind == "u" else 0.0), 2.0 ** (bits - 1)

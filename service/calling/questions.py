@@ -25,6 +25,7 @@ from service.pb import open_inference_grpc_pb2 as inference_pb
 
 DIFFERENT = 8  # requests: a cache of answers should not be what is measured
 MAX_REQUEST_BYTES = 2**30
+STEPS = 20  # of a word, where a model takes any number: half a second
 V1, V2 = "jaxnn.v1.DigitClassifier", "inference.GRPCInferenceService"
 KINDS: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
 
@@ -198,6 +199,8 @@ def _shape(shape: list[int], rows: int, name: str) -> list[int]:
         raise ConfigError(
             f"input {name} has shape {shape}, which holds no batch: ask for 1 row, or give a shape"
         )
+    if name == "features":
+        shape = [STEPS if size == -1 else size for size in shape]
     if not shape or min(shape) < 1:
         raise ConfigError(f"input {name} has shape {shape}: give the shape of one image")
     return shape
