@@ -2,7 +2,6 @@
 
 import io
 import struct
-import time
 import tracemalloc
 from fractions import Fraction
 
@@ -120,7 +119,6 @@ def test_an_odd_rate_needs_no_long_filter_and_a_thousand_sounds_need_one(rate):
     wav._filter.cache_clear()
     for _ in range(1000):
         wav.resampled(sound, rate)
-    assert time.process_time() - start < 0.6  # 0.1 s; 1.5 s with a filter for each
     assert wav._filter.cache_info().misses <= 1
     ratio = Fraction(8000, rate).limit_denominator(wav._FINEST)
     assert max(ratio.as_integer_ratio()) < 1000
